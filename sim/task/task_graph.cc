@@ -1,0 +1,95 @@
+#include "sim/task/task_graph.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <utility>
+
+namespace foretoken::task {
+namespace {
+
+[[maybe_unused]] bool is_duration(base::Seconds t) {
+  return std::isfinite(t.value()) && t.value() >= 0.0;
+}
+
+}  // namespace
+
+TaskGraph::TaskGraph(std::vector<std::string> resources, std::uint32_t queue_count)
+    : resources_(std::move(resources)),
+      queue_count_(queue_count),
+      last_in_queue_(queue_count, kNoTask),
+      last_demand_(resources_.size(), 0) {}
+
+void TaskGraph::clear() {
+  label_count_ = 0;
+  tasks_.clear();
+  segments_.clear();
+  demands_.clear();
+  dependencies_.clear();
+  segment_demand_.clear();
+}
+
+void TaskGraph::begin_segment(LabelId label, std::uint32_t repeat) {
+  assert(repeat > 0);
+  segments_.push_back(
+      {.first = static_cast<TaskId>(tasks_.size()), .count = 0, .repeat = repeat, .label = label});
+  segment_demand_.resize(segment_demand_.size() + resources_.size());
+  std::fill(last_in_queue_.begin(), last_in_queue_.end(), kNoTask);
+  label_count_ = std::max(label_count_, label + 1);
+}
+
+TaskId TaskGraph::add(LabelId label, QueueId queue, base::Seconds latency,
+                      std::span<const Demand> demands, std::span<const TaskId> dependencies) {
+  assert(!segments_.empty());
+  assert(queue < queue_count_);
+  assert(is_duration(latency));
+
+  const auto id = static_cast<TaskId>(tasks_.size());
+  Segment& segment = segments_.back();
+  Task task{.label = label,
+            .queue = queue,
+            .latency = latency,
+            .service = {},
+            .bottleneck = 0,
+            .queue_predecessor = last_in_queue_[queue],
+            .first_demand = static_cast<std::uint32_t>(demands_.size()),
+            .demand_count = 0,
+            .first_dependency = static_cast<std::uint32_t>(dependencies_.size()),
+            .dependency_count = static_cast<std::uint32_t>(dependencies.size())};
+
+  base::Seconds* const total =
+      segment_demand_.data() + (segment_demand_.size() - resources_.size());
+  for (const Demand& demand : demands) {
+    assert(demand.resource < resources_.size());
+    assert(is_duration(demand.busy));
+    if (demand.busy.value() == 0.0) continue;
+    total[demand.resource] += demand.busy;
+    // An index this task wrote says that it already has a demand on the resource.
+    const std::uint32_t known = last_demand_[demand.resource];
+    if (known >= task.first_demand && known < demands_.size() &&
+        demands_[known].resource == demand.resource) {
+      demands_[known].busy += demand.busy;
+    } else {
+      last_demand_[demand.resource] = static_cast<std::uint32_t>(demands_.size());
+      demands_.push_back(demand);
+    }
+  }
+  task.demand_count = static_cast<std::uint32_t>(demands_.size()) - task.first_demand;
+  for (std::size_t i = task.first_demand; i < demands_.size(); ++i) {
+    if (demands_[i].busy.value() <= task.service.value()) continue;
+    task.service = demands_[i].busy;
+    task.bottleneck = demands_[i].resource;
+  }
+  for ([[maybe_unused]] const TaskId dependency : dependencies) {
+    assert(dependency >= segment.first && dependency < id);
+  }
+  dependencies_.insert(dependencies_.end(), dependencies.begin(), dependencies.end());
+
+  tasks_.push_back(task);
+  ++segment.count;
+  last_in_queue_[queue] = id;
+  label_count_ = std::max(label_count_, label + 1);
+  return id;
+}
+
+}  // namespace foretoken::task
