@@ -1,0 +1,55 @@
+#include "hwmodels/calibration.h"
+
+namespace foretoken::hwmodels {
+
+using base::ConfigVisitor;
+using base::Need;
+using base::UnitKind;
+using workloads::Dtype;
+
+namespace {
+constexpr std::array<std::string_view, 4> kBasisNames = {"measured", "calibrated", "bound",
+                                                         "assumed"};
+}  // namespace
+
+void describe(ConfigVisitor& v, Calibration& c) {
+  v.text({"name", "of the chip, or of the family that inherits it; equals the file's name"},
+         c.name);
+  base::choice(v, {"basis", "calibrated on measurements of this chip, or assumed"}, c.basis,
+               kBasisNames);
+  v.text({"data", "the measurements it was fitted to, or why the values are assumed"}, c.data);
+  v.text({"command", "the command that fitted it", Need::kOptional}, c.command);
+  v.text({"source", "id in configs/sources.yaml"}, c.source);
+  base::group(v, {"efficiency", "share of the datasheet rate that large work reaches"}, [&] {
+    v.ranged({"memory", "HBM streams"}, c.memory_efficiency, UnitKind::kNumber,
+             {.min = 0.0, .max = 1.1});
+    v.ranged({"cache", "L2 streams"}, c.cache_efficiency, UnitKind::kNumber, base::kFraction);
+    v.ranged({"vector", "vector units"}, c.vector_efficiency, UnitKind::kNumber, base::kFraction);
+    v.ranged({"attention", "share of a large GEMM's matrix rate that attention reaches"},
+             c.attention_efficiency, UnitKind::kNumber, base::kFraction);
+    v.ranged({"host", "copies over the host link"}, c.host_efficiency, UnitKind::kNumber,
+             base::kFraction);
+    v.ranged({"link", "all-to-all and ring traffic on the fabric"}, c.link_efficiency,
+             UnitKind::kNumber, base::kFraction);
+    base::group(v, {"matrix", "large GEMMs by operand dtype"}, [&] {
+      for (int i = 0; i < workloads::kDtypeCount; ++i) {
+        const auto d = static_cast<Dtype>(i);
+        if (d == Dtype::kInt32 || d == Dtype::kInt64) continue;
+        v.ranged({to_string(d), "of the dense peak", Need::kOptional}, c.matrix_efficiency[i],
+                 UnitKind::kNumber, base::kFraction);
+      }
+    });
+  });
+  base::group(v, {"latency", "fixed times"}, [&] {
+    v.ranged({"launch", "one kernel to the next in a captured graph"}, c.launch_latency,
+             UnitKind::kSeconds, base::kNonNegative);
+    v.ranged({"fill", "first bytes in and last bytes out of a kernel's pipeline"}, c.fill_latency,
+             UnitKind::kSeconds, base::kNonNegative);
+    v.ranged({"collective", "floor of a collective beyond the links' flight time"},
+             c.collective_latency, UnitKind::kSeconds, base::kNonNegative);
+    v.ranged({"step", "host work between two engine steps"}, c.step_overhead, UnitKind::kSeconds,
+             base::kNonNegative);
+  });
+}
+
+}  // namespace foretoken::hwmodels

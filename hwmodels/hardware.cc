@@ -1,0 +1,129 @@
+#include "hwmodels/hardware.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <system_error>
+
+#include "sim/base/error.h"
+
+namespace foretoken::hwmodels {
+
+namespace fs = std::filesystem;
+using workloads::Dtype;
+
+base::Basis Hardware::basis() const {
+  const base::Basis chip_basis =
+      chip.status == ChipStatus::kShipping ? base::Basis::kMeasured : base::Basis::kAssumed;
+  return base::weakest(chip_basis, calibration.basis);
+}
+
+std::vector<std::string> list_configs(const fs::path& configs, const std::string& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(configs / folder, error)) {
+    if (entry.path().extension() == ".yaml") names.push_back(entry.path().stem().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+namespace {
+
+template <class T>
+T load_named(const fs::path& path) {
+  const base::ConfigFile file = base::read_config_file(path);
+  T value = base::read_config<T>(file);
+  if (value.name != path.stem().string()) {
+    const base::ConfigTree* name = file.root.find("name");
+    throw base::ConfigError({path.string(), name->line, name->column},
+                            fmt::format("'name' is '{}' but the file is called '{}'", value.name,
+                                        path.stem().string()));
+  }
+  return value;
+}
+
+}  // namespace
+
+Hardware load_hardware(const std::string& name_or_path, const fs::path& configs) {
+  const bool is_path =
+      name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".yaml");
+  const fs::path path =
+      is_path ? fs::path(name_or_path) : configs / "systems" / (name_or_path + ".yaml");
+  if (!is_path && !fs::exists(path)) {
+    std::string known;
+    for (const std::string& n : list_configs(configs, "systems")) {
+      known += (known.empty() ? "" : ", ") + n;
+    }
+    throw base::ConfigError({name_or_path, 0, 0},
+                            fmt::format("no such system; known: {}", known));
+  }
+  Hardware h;
+  h.system = load_named<SystemSpec>(path);
+  const fs::path chip_path = configs / "chips" / (h.system.chip + ".yaml");
+  if (!fs::exists(chip_path)) {
+    const base::ConfigFile file = base::read_config_file(path);
+    const base::ConfigTree* node = file.root.find("chip");
+    throw base::ConfigError({path.string(), node->line, node->column},
+                            fmt::format("no chip '{}' in configs/chips", h.system.chip));
+  }
+  h.chip = load_named<ChipSpec>(chip_path);
+  const fs::path own = configs / "calibration" / (h.chip.name + ".yaml");
+  const fs::path family = configs / "calibration" / (h.chip.family + ".yaml");
+  h.calibration = load_named<Calibration>(fs::exists(own) ? own : family);
+  for (int i = 0; i < workloads::kDtypeCount; ++i) {
+    const auto dtype = static_cast<Dtype>(i);
+    if (h.chip.supports(dtype) &&
+        h.calibration.matrix_efficiency[static_cast<std::size_t>(i)].value <= 0.0) {
+      throw base::ConfigError(
+          {(fs::exists(own) ? own : family).string(), 0, 0},
+          fmt::format("efficiency.matrix lacks {}, which {} can multiply", to_string(dtype),
+                      h.chip.name));
+    }
+  }
+  return h;
+}
+
+Rates derive_rates(const Hardware& h, const Tuning& tuning) {
+  const auto side = [&](Constant c) { return tuning[static_cast<std::size_t>(c)]; };
+  // A rate's fast end is high, a latency's is low.
+  const auto rate = [&](const base::Ranged& r, Constant c) {
+    return side(c) == 0 ? r.value : side(c) > 0 ? r.high : r.low;
+  };
+  const auto latency = [&](const base::Ranged& r, Constant c) {
+    return side(c) == 0 ? r.value : side(c) > 0 ? r.low : r.high;
+  };
+  const Calibration& c = h.calibration;
+  Rates r;
+  r.cores = static_cast<double>(h.chip.cores);
+  for (std::size_t i = 0; i < r.core_flops.size(); ++i) {
+    r.core_flops[i] = h.chip.matrix.peak[i].value() / r.cores *
+                      rate(c.matrix_efficiency[i], Constant::kMatrix);
+  }
+  r.attention_share = rate(c.attention_efficiency, Constant::kAttention);
+  const double vector = rate(c.vector_efficiency, Constant::kVector);
+  r.vector_fp32 = h.chip.vector.fp32.value() * vector;
+  r.vector_fp16 = h.chip.vector.fp16.value() * vector;
+  r.special = h.chip.vector.fp32.value() * h.chip.vector.special_rate * vector;
+  r.memory = h.chip.hbm().bandwidth.value() * rate(c.memory_efficiency, Constant::kMemory);
+  r.core_memory = h.chip.core_bandwidth.value();
+  r.cache = h.chip.cache().bandwidth.value() * rate(c.cache_efficiency, Constant::kCache);
+  r.cache_capacity = h.chip.cache().capacity.value();
+  r.host = h.chip.host_bandwidth.value() * c.host_efficiency.value;
+  r.memory_latency = h.chip.hbm().latency.value();
+  r.launch = latency(c.launch_latency, Constant::kLaunch);
+  r.fill = latency(c.fill_latency, Constant::kFill);
+  r.collective = latency(c.collective_latency, Constant::kCollective);
+  r.step = latency(c.step_overhead, Constant::kStep);
+  r.link_efficiency = rate(c.link_efficiency, Constant::kLink);
+  r.tile_rows = static_cast<double>(h.chip.matrix.tile_rows);
+  r.tile_columns = static_cast<double>(h.chip.matrix.tile_columns);
+  r.accumulator_rows = static_cast<double>(h.chip.matrix.accumulator_rows);
+  r.accumulator_columns = static_cast<double>(h.chip.matrix.accumulator_columns);
+  r.operand_sharing = static_cast<double>(h.chip.matrix.operand_sharing);
+  r.fp4_fp8_rate = h.chip.matrix.fp4_fp8_rate;
+  r.widen_on_vector = h.chip.matrix.fp4_widen == WidenPath::kVector;
+  return r;
+}
+
+}  // namespace foretoken::hwmodels

@@ -1,0 +1,71 @@
+// A system with its chip and fitted constants, and the rates derived from them once.
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "hwmodels/calibration.h"
+#include "hwmodels/chip_spec.h"
+#include "hwmodels/system_spec.h"
+
+namespace foretoken::hwmodels {
+
+struct Hardware {
+  SystemSpec system;
+  ChipSpec chip;
+  Calibration calibration;
+
+  // The weakest of what the numbers rest on: a preliminary or placeholder chip is never calibrated.
+  [[nodiscard]] base::Basis basis() const;
+};
+
+// Reads configs/systems/<name>.yaml (or the path of a system file), its chip, and the chip's
+// calibration, else its family's. Throws ConfigError with the position of whatever is wrong.
+Hardware load_hardware(const std::string& name_or_path, const std::filesystem::path& configs);
+
+// Names of the files configs/<folder>/*.yaml, sorted.
+std::vector<std::string> list_configs(const std::filesystem::path& configs,
+                                      const std::string& folder);
+
+// Which end of each fitted constant's range to use; kCentral is the fitted value.
+enum class Constant : std::uint8_t {
+  kMemory, kCache, kVector, kMatrix, kAttention, kLink, kLaunch, kFill, kCollective, kStep
+};
+inline constexpr int kConstants = 10;
+
+// -1 = the end that makes things slower, 0 = the value, 1 = the end that makes them faster.
+using Tuning = std::array<int, kConstants>;
+
+// Numbers the cost functions use, in SI units, with efficiencies applied.
+struct Rates {
+  double cores = 1.0;
+  std::array<double, workloads::kDtypeCount> core_flops{};  // achieved per core, 0 = no such dtype
+  double attention_share = 1.0;   // of a GEMM's rate that attention reaches
+  double vector_fp32 = 1.0;       // achieved operations/s of the chip
+  double vector_fp16 = 1.0;
+  double special = 1.0;           // exp and friends per second
+  double memory = 1.0;            // achieved B/s of the chip
+  double core_memory = 1.0;       // B/s one core can draw
+  double cache = 1.0;             // achieved B/s
+  double cache_capacity = 1.0;    // B
+  double host = 1.0;              // B/s
+  double memory_latency = 0.0;    // s
+  double launch = 0.0;            // s
+  double fill = 0.0;              // s
+  double collective = 0.0;        // s
+  double step = 0.0;              // s
+  double link_efficiency = 1.0;
+  double tile_rows = 1.0;
+  double tile_columns = 1.0;
+  double accumulator_rows = 1.0;
+  double accumulator_columns = 1.0;
+  double operand_sharing = 1.0;
+  double fp4_fp8_rate = 1.0;
+  bool widen_on_vector = true;
+};
+
+Rates derive_rates(const Hardware& hardware, const Tuning& tuning = {});
+
+}  // namespace foretoken::hwmodels

@@ -1,0 +1,150 @@
+#include "hwmodels/lower.h"
+
+#include <algorithm>
+#include <bitset>
+
+namespace foretoken::hwmodels {
+
+namespace w = workloads;
+using w::Role;
+
+namespace {
+
+bool is_expert(Role role) {
+  return role == Role::kExpertGateUp || role == Role::kExpertSwiglu || role == Role::kExpertDown;
+}
+
+void add_cost(Cost& sum, const Cost& part) {
+  for (std::size_t i = 0; i < sum.busy.size(); ++i) sum.busy[i] += part.busy[i];
+  sum.latency += part.latency;
+  sum.communication = sum.communication || part.communication;
+}
+
+}  // namespace
+
+Lowering::Lowering() : graph_({kUnitNames.begin(), kUnitNames.end()}, 2) {}
+
+void Lowering::lower(const w::OpGraph& ops, const w::ParallelPlan& plan, const Hardware& hardware,
+                     const Rates& rates, const Stack& stack) {
+  graph_.clear();
+  separate_queues_ = plan.overlap != w::Overlap::kNone;
+  for (std::size_t i = 0; i < ops.blocks.size(); ++i) {
+    const w::Block& block = ops.blocks[i];
+    graph_.begin_segment(static_cast<task::LabelId>(i), block.repeat);
+    gather_kernels(ops, block, hardware, rates, stack);
+    emit_block(plan, rates);
+  }
+}
+
+void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block,
+                              const Hardware& hardware, const Rates& rates, const Stack& stack) {
+  const auto nodes = ops.ops(block);
+  kernels_.clear();
+  kernel_of_.clear();
+  std::bitset<w::kRoles> present;
+  for (const w::OpNode& node : nodes) present.set(w::index_of(node.role));
+  kernel_by_role_.fill(kNone);
+  for (const w::OpNode& node : nodes) {
+    Role role = stack.host[w::index_of(node.role)];
+    if (!present.test(w::index_of(role))) role = node.role;
+    std::uint32_t k = kernel_by_role_[w::index_of(role)];
+    if (k != kNone) {
+      // A kernel cannot wait for one that starts after it.
+      for (std::uint8_t d = 0; d < node.dependency_count; ++d) {
+        if (kernel_of_[node.dependencies[d] - block.first] > k) k = kNone;
+        if (k == kNone) break;
+      }
+    }
+    if (k == kNone) {
+      k = static_cast<std::uint32_t>(kernels_.size());
+      kernels_.emplace_back().role = role;
+      kernel_by_role_[w::index_of(role)] = k;
+    }
+    kernel_of_.push_back(k);
+    Kernel& kernel = kernels_[k];
+    add_cost(kernel.cost, cost(node.op, hardware, rates));
+    for (std::uint8_t d = 0; d < node.dependency_count; ++d) {
+      const std::uint32_t other = kernel_of_[node.dependencies[d] - block.first];
+      if (other == k) continue;
+      std::uint32_t& latest = kernel.after[kernels_[other].queue()];
+      if (latest == kNone || other > latest) latest = other;
+    }
+  }
+}
+
+void Lowering::emit_block(const w::ParallelPlan& plan, const Rates& rates) {
+  const bool waves = plan.overlap == w::Overlap::kWaves && plan.waves > 1;
+  arrivals_.clear();
+  results_.clear();
+  for (std::size_t k = 0; k < kernels_.size(); ++k) {
+    Kernel& kernel = kernels_[k];
+    const double start = rates.launch + rates.fill;
+    if (waves && kernel.role == Role::kDispatch) {
+      const double scale = 1.0 / static_cast<double>(plan.waves);
+      for (std::int64_t i = 0; i < plan.waves; ++i) {
+        // One fused kernel: only its first wave pays the launch and the first flight.
+        arrivals_.push_back(emit(kernel, kernel.cost, i == 0 ? start + kernel.cost.latency : 0.0,
+                                 scale, kNone));
+      }
+      kernel.task = arrivals_.back();
+    } else if (waves && !arrivals_.empty() && is_expert(kernel.role)) {
+      if (results_.empty()) emit_waves(k, plan.waves, rates);
+      kernel.task = results_.back();
+    } else if (waves && !results_.empty() && kernel.role == Role::kCombine) {
+      const double scale = 1.0 / static_cast<double>(plan.waves);
+      const double flight = std::max(0.0, kernel.cost.latency - rates.collective);
+      for (std::int64_t i = 0; i < plan.waves; ++i) {
+        kernel.task = emit(kernel, kernel.cost, i == 0 ? flight : 0.0, scale,
+                           results_[static_cast<std::size_t>(i)]);
+      }
+    } else {
+      kernel.task = emit(kernel, kernel.cost, start + kernel.cost.latency, 1.0, kNone);
+    }
+  }
+}
+
+// Experts in waves, inside one kernel with dispatch and combine: wave i starts when its tokens are here.
+void Lowering::emit_waves(std::size_t first_expert, std::int64_t waves, const Rates& rates) {
+  Cost all;
+  Kernel merged = kernels_[first_expert];
+  for (const Kernel& kernel : kernels_) {
+    if (!is_expert(kernel.role)) continue;
+    for (std::size_t i = 0; i < all.busy.size(); ++i) all.busy[i] += kernel.cost.busy[i];
+  }
+  for (std::int64_t i = 0; i < waves; ++i) {
+    results_.push_back(emit(merged, all, i == 0 ? rates.memory_latency : 0.0,
+                            1.0 / static_cast<double>(waves),
+                            arrivals_[static_cast<std::size_t>(i)]));
+    merged.after = {kNone, kNone};
+  }
+}
+
+task::TaskId Lowering::emit(const Kernel& kernel, const Cost& c, double latency, double scale,
+                            std::uint32_t extra_dependency) {
+  std::array<task::Demand, kUnits> demands;
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < c.busy.size(); ++i) {
+    if (c.busy[i] > 0.0) {
+      demands[count++] = {static_cast<task::ResourceId>(i), base::Seconds{c.busy[i] * scale}};
+    }
+  }
+  std::array<task::TaskId, 3> dependencies;
+  std::size_t waits = 0;
+  const bool wave_input = extra_dependency != kNone;
+  for (std::size_t q = 0; q < kernel.after.size(); ++q) {
+    if (kernel.after[q] == kNone) continue;
+    // A wave waits for its own part of the kernel before it, not for all of it.
+    if (wave_input && (kernels_[kernel.after[q]].role == Role::kDispatch ||
+                       is_expert(kernels_[kernel.after[q]].role))) {
+      continue;
+    }
+    dependencies[waits++] = kernels_[kernel.after[q]].task;
+  }
+  if (wave_input) dependencies[waits++] = extra_dependency;
+  const task::QueueId queue =
+      separate_queues_ && kernel.cost.communication ? kCommunicationQueue : kComputeQueue;
+  return graph_.add(static_cast<task::LabelId>(kernel.role), queue, base::Seconds{latency},
+                    {demands.data(), count}, {dependencies.data(), waits});
+}
+
+}  // namespace foretoken::hwmodels

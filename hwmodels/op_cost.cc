@@ -1,0 +1,341 @@
+#include "hwmodels/op_cost.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "hwmodels/fabric.h"
+#include "sim/base/error.h"
+#include "workloads/precision.h"
+
+namespace foretoken::hwmodels {
+
+namespace w = workloads;
+using w::Dtype;
+
+namespace {
+
+// Heads of one query that one core's attention tile takes.
+constexpr double kHeadTile = 128.0;
+// A split of k below this many elements no longer hides its pipeline's start.
+constexpr double kLeastDepth = 512.0;
+// Memory is fetched in sectors of this many bytes on every family here; gathers of single entries
+// waste the rest of their last one.
+constexpr double kSector = 128.0;
+// Share of the cache that a working set may take and still be found there by the next kernel.
+constexpr double kCacheShare = 0.5;
+// Queries of a row of scores per core below which top-k is not split further.
+constexpr double kTopKPiece = 8192.0;
+
+double ceil_to(double x, double step) { return std::ceil(x / step) * step; }
+
+double core_rate(const Hardware& h, const Rates& r, Dtype compute, Dtype weight) {
+  const double rate = r.core_flops[static_cast<std::size_t>(compute)];
+  if (rate <= 0.0) {
+    (void)h.chip.peak(compute);  // throws with the chip's and the dtype's name
+  }
+  const bool mixed = compute == Dtype::kFp8 && weight == Dtype::kFp4;
+  return mixed ? rate * r.fp4_fp8_rate : rate;
+}
+
+double storage_bytes(Dtype d) { return static_cast<double>(w::element_bits(d)) / 8.0; }
+
+// Where a kernel's activations live: in the cache when they fit, else in memory. `loaded` is what its
+// tiles already read through the cache.
+void charge_activations(Cost& c, const Rates& r, double bytes, double loaded = 0.0) {
+  c[Unit::kCache] += (bytes - loaded) / r.cache;
+  if (bytes > kCacheShare * r.cache_capacity) c[Unit::kMemory] += bytes / r.memory;
+}
+
+double memory_seconds(double bytes, double cores, const Rates& r) {
+  return bytes / std::min(r.memory, std::max(cores, 1.0) * r.core_memory);
+}
+
+void charge_vector(Cost& c, const Rates& r, double ops, double special) {
+  c[Unit::kVector] += ops / r.vector_fp32 + special / r.special;
+}
+
+struct Coster {
+  const Hardware& h;
+  const Rates& r;
+
+  Cost operator()(const w::Gemm& op) const {
+    Cost c;
+    if (op.m == 0 || op.n == 0) return c;
+    const double rate = core_rate(h, r, op.compute, op.weight);
+    const GemmTime t = gemm_time({static_cast<double>(op.n), static_cast<double>(op.m),
+                                  static_cast<double>(op.k), static_cast<double>(op.batch)},
+                                 rate, storage_bytes(op.weight), storage_bytes(op.activation), r);
+    const w::WorkCount n = w::count(op);
+    c[Unit::kMatrix] = t.matrix;
+    c[Unit::kMemory] = memory_seconds(static_cast<double>(n.weight_bytes), t.cores, r);
+    c[Unit::kCache] = t.cache_bytes / r.cache;
+    charge_activations(c, r, static_cast<double>(n.input_bytes + n.output_bytes),
+                       static_cast<double>(n.input_bytes));
+    widen(c, op.compute, op.weight, static_cast<double>(op.batch * op.n * op.k) * t.column_tiles);
+    return c;
+  }
+
+  Cost operator()(const w::GroupedGemm& op) const {
+    Cost c;
+    if (op.rows == 0 || op.active == 0) return c;
+    const double rate = core_rate(h, r, op.compute, op.weight);
+    const double groups = static_cast<double>(op.active);
+    const double columns = static_cast<double>(op.rows) / groups;
+    const GemmTime t =
+        gemm_time({static_cast<double>(op.n), columns, static_cast<double>(op.k), groups}, rate,
+                  storage_bytes(op.weight), storage_bytes(op.activation), r);
+    const w::WorkCount n = w::count(op);
+    c[Unit::kMatrix] = t.matrix;
+    c[Unit::kMemory] = memory_seconds(static_cast<double>(n.weight_bytes), t.cores, r);
+    c[Unit::kCache] = t.cache_bytes / r.cache;
+    charge_activations(c, r, static_cast<double>(n.input_bytes + n.output_bytes),
+                       static_cast<double>(n.input_bytes));
+    widen(c, op.compute, op.weight,
+          groups * static_cast<double>(op.n) * static_cast<double>(op.k) * t.column_tiles);
+    return c;
+  }
+
+  Cost operator()(const w::Attention& op) const {
+    Cost c;
+    if (op.queries == 0) return c;
+    const double rate = core_rate(h, r, op.compute, op.compute) * r.attention_share;
+    // One work item: up to 128 heads of one query over its keys, in pieces of 64 keys.
+    const double queries = static_cast<double>(op.queries);
+    const double heads = ceil_to(static_cast<double>(op.heads), std::min(r.tile_rows, 64.0));
+    const double head_tiles = std::ceil(heads / kHeadTile);
+    const double keys = ceil_to(static_cast<double>(op.keys) / queries, 64.0);
+    const double items = queries * head_tiles;
+    const double splits =
+        items >= r.cores ? 1.0 : std::clamp(std::floor(r.cores / items), 1.0, keys / 64.0);
+    const double waves = std::ceil(items * splits / r.cores);
+    const double width = static_cast<double>(op.qk_width + op.v_width);
+    const double item_flops = 2.0 * (heads / head_tiles) * width * ceil_to(keys / splits, 64.0);
+    c[Unit::kMatrix] = waves * item_flops / rate;
+    const double cores = std::min(r.cores, items * splits);
+
+    double requested = static_cast<double>(op.requested_bytes);
+    double distinct = static_cast<double>(op.distinct_bytes);
+    if (op.sparse && op.keys > 0) {
+      const double entry = requested / static_cast<double>(op.keys);
+      const double waste = ceil_to(entry, kSector) / entry;
+      requested *= waste;
+    }
+    // Each head tile reads the entries again; what the cache holds is read from memory once.
+    const double through_cache = requested * head_tiles;
+    const double touched = std::min(requested, distinct);
+    const double hit = std::clamp(kCacheShare * r.cache_capacity / std::max(touched, 1.0), 0.0, 1.0);
+    const double from_memory = touched + (requested - touched) * (1.0 - hit);
+    c[Unit::kMemory] = memory_seconds(from_memory, cores, r);
+    c[Unit::kCache] = through_cache / r.cache;
+    const w::WorkCount n = w::count(op);
+    charge_activations(c, r, static_cast<double>(n.input_bytes + n.output_bytes));
+    charge_vector(c, r, static_cast<double>(n.vector_ops), static_cast<double>(n.special_ops));
+    // Splitting the keys needs a second, small kernel that merges the parts.
+    if (splits > 1.0) {
+      const double partial = queries * static_cast<double>(op.heads * op.v_width) * splits * 4.0;
+      charge_activations(c, r, 2.0 * partial);
+      c.latency += r.launch;
+    }
+    return c;
+  }
+
+  Cost operator()(const w::IndexLogits& op) const {
+    Cost c;
+    if (op.entries == 0) return c;
+    const double rate = core_rate(h, r, op.compute, op.compute) * r.attention_share;
+    const double heads = ceil_to(static_cast<double>(op.heads), std::min(r.tile_rows, 64.0));
+    const double entries = static_cast<double>(op.entries);
+    // Blocks of 256 entries are dealt to the cores.
+    const double blocks = std::max(1.0, std::ceil(entries / 256.0));
+    const double waves = std::ceil(blocks / r.cores);
+    c[Unit::kMatrix] = waves * 2.0 * heads * static_cast<double>(op.width) * 256.0 / rate;
+    const double cores = std::min(r.cores, blocks);
+    c[Unit::kMemory] = memory_seconds(static_cast<double>(op.key_bytes), cores, r);
+    const w::WorkCount n = w::count(op);
+    charge_activations(c, r, static_cast<double>(n.input_bytes + n.output_bytes));
+    charge_vector(c, r, static_cast<double>(n.vector_ops), 0.0);
+    return c;
+  }
+
+  Cost operator()(const w::TopK& op) const {
+    Cost c;
+    if (op.entries == 0) return c;
+    const w::WorkCount n = w::count(op);
+    const double queries = static_cast<double>(op.queries);
+    const double per_query = static_cast<double>(op.entries) / queries;
+    const double pieces = std::clamp(std::floor(per_query / kTopKPiece), 1.0, 16.0);
+    const double cores = std::min(r.cores, queries * pieces);
+    const double waves = std::ceil(queries * pieces / r.cores);
+    const double bytes = static_cast<double>(n.input_bytes);
+    // Rows are cut to whole cores: the last wave of rows costs a full one.
+    const double imbalance = waves * cores / (queries * pieces);
+    c[Unit::kCache] = bytes * imbalance / std::min(r.cache, cores * r.core_memory);
+    if (bytes / 4.0 > kCacheShare * r.cache_capacity) {
+      c[Unit::kMemory] = memory_seconds(bytes, cores, r);
+    }
+    c[Unit::kVector] =
+        static_cast<double>(n.vector_ops) * imbalance / (r.vector_fp32 * cores / r.cores);
+    return c;
+  }
+
+  Cost operator()(const w::Compress& op) const {
+    Cost c;
+    const w::WorkCount n = w::count(op);
+    charge_vector(c, r, static_cast<double>(n.vector_ops), static_cast<double>(n.special_ops));
+    // The state of the block being filled is in memory: every token's row is written, and the rows of
+    // a completed block are read back.
+    const double state =
+        4.0 * 2.0 * static_cast<double>(op.tokens * op.state_width + op.emitted * op.slots * op.width);
+    c[Unit::kMemory] = (state + static_cast<double>(n.weight_bytes + n.kv_write_bytes)) / r.memory;
+    charge_activations(c, r, static_cast<double>(n.input_bytes));
+    return c;
+  }
+
+  Cost operator()(const w::HyperConnection& op) const {
+    Cost c;
+    if (op.tokens == 0) return c;
+    const w::WorkCount n = w::count(op);
+    if (op.phase == w::HyperPhase::kPre) {
+      const double rate = core_rate(h, r, op.compute, op.compute);
+      const GemmTime t =
+          gemm_time({static_cast<double>(op.outputs), static_cast<double>(op.tokens),
+                     static_cast<double>(op.streams * op.hidden)},
+                    rate, 4.0, 2.0, r);
+      c[Unit::kMatrix] = t.matrix;
+      c[Unit::kCache] = t.cache_bytes / r.cache;
+    }
+    c[Unit::kMemory] = static_cast<double>(n.weight_bytes) / r.memory;
+    charge_activations(c, r, static_cast<double>(n.input_bytes + n.output_bytes));
+    charge_vector(c, r, static_cast<double>(n.vector_ops), static_cast<double>(n.special_ops));
+    return c;
+  }
+
+  Cost operator()(const w::VectorOp& op) const {
+    Cost c;
+    const w::WorkCount n = w::count(op);
+    charge_vector(c, r, static_cast<double>(n.vector_ops), static_cast<double>(n.special_ops));
+    charge_activations(c, r, static_cast<double>(n.input_bytes + n.output_bytes));
+    c[Unit::kMemory] += static_cast<double>(n.kv_write_bytes + n.weight_bytes) / r.memory;
+    return c;
+  }
+
+  Cost operator()(const w::Route& op) const {
+    Cost c;
+    const w::WorkCount n = w::count(op);
+    charge_vector(c, r, static_cast<double>(n.vector_ops), static_cast<double>(n.special_ops));
+    charge_activations(c, r, static_cast<double>(n.input_bytes + n.output_bytes));
+    return c;
+  }
+
+  Cost operator()(const w::Dispatch& op) const { return traffic(w::count(op), op.ranks); }
+  Cost operator()(const w::Combine& op) const { return traffic(w::count(op), op.ranks); }
+
+  Cost traffic(const w::WorkCount& n, std::int64_t ranks) const {
+    Cost c;
+    c.communication = true;
+    const LinkTime t = all_to_all(h, r, static_cast<double>(n.sent_bytes), ranks);
+    c[Unit::kScaleUp] = t.scale_up;
+    c[Unit::kScaleOut] = t.scale_out;
+    c.latency = t.latency + r.collective;
+    charge_vector(c, r, static_cast<double>(n.vector_ops), 0.0);
+    charge_activations(c, r, static_cast<double>(n.input_bytes + n.output_bytes));
+    return c;
+  }
+
+  Cost operator()(const w::Collective& op) const {
+    Cost c;
+    c.communication = true;
+    const double bytes = static_cast<double>(op.bytes);
+    LinkTime t;
+    switch (op.kind) {
+      case w::CollectiveKind::kAllReduce:
+        t = all_reduce(h, r, bytes, op.ranks);
+        break;
+      case w::CollectiveKind::kAllGather:
+        t = all_gather(h, r, bytes, op.ranks);
+        break;
+      case w::CollectiveKind::kReduceScatter:
+        t = all_to_all(h, r, bytes * static_cast<double>(op.ranks - 1) / static_cast<double>(op.ranks),
+                       op.ranks);
+        break;
+      case w::CollectiveKind::kSendRecv:
+        t = send(h, r, bytes, op.ranks - 1);
+        break;
+    }
+    c[Unit::kScaleUp] = t.scale_up;
+    c[Unit::kScaleOut] = t.scale_out;
+    c.latency = t.latency + r.collective;
+    return c;
+  }
+
+  Cost operator()(const w::Lookup& op) const {
+    Cost c;
+    const w::WorkCount n = w::count(op);
+    const double bytes = static_cast<double>(n.weight_bytes);
+    if (op.host) {
+      c[Unit::kHost] = bytes / r.host;
+    } else {
+      c[Unit::kMemory] = bytes / r.memory;
+    }
+    charge_activations(c, r, static_cast<double>(n.output_bytes));
+    return c;
+  }
+
+  // FP4 weights meet FP8 activations: where the matrix unit takes no such pair, vector units convert
+  // every weight once per tile of tokens (2 operations an element at the 16-bit rate: look up, scale).
+  void widen(Cost& c, Dtype compute, Dtype weight, double elements) const {
+    const bool needed = weight == Dtype::kFp4 && compute != Dtype::kFp4 &&
+                        (r.widen_on_vector || compute != Dtype::kFp8);
+    const bool needed_int = weight == Dtype::kInt4 && compute != Dtype::kInt4;
+    if (needed || needed_int) c[Unit::kVector] += 2.0 * elements / r.vector_fp16;
+  }
+};
+
+}  // namespace
+
+GemmTime gemm_time(const GemmShape& s, double core_flops, double weight_bytes,
+                   double activation_bytes, const Rates& r) {
+  GemmTime best;
+  double best_time = 0.0;
+  const double row_tile =
+      std::clamp(ceil_to(s.rows, r.tile_rows), r.tile_rows, r.accumulator_rows);
+  const double row_tiles = std::ceil(s.rows / row_tile);
+  // Few tokens: one tile as wide as they need. Many: the width whose waves cost least.
+  for (double width = std::min(64.0, r.accumulator_columns); width <= r.accumulator_columns;
+       width *= 2.0) {
+    const double column_tile = std::min(width, ceil_to(s.columns, r.tile_columns));
+    const double column_tiles = std::ceil(s.columns / column_tile);
+    const double tiles = s.count * row_tiles * column_tiles;
+    double splits = 1.0;
+    if (tiles < r.cores) {
+      splits = std::clamp(std::floor(r.cores / tiles), 1.0,
+                          std::max(1.0, std::floor(s.depth / kLeastDepth)));
+    }
+    const double waves = std::ceil(tiles * splits / r.cores);
+    GemmTime t;
+    t.matrix = waves * 2.0 * row_tile * column_tile * s.depth / splits / core_flops;
+    // Neighbours that work on the same token tile read it once between them, as far as there are
+    // several row tiles to share it.
+    const double sharing = std::min(r.operand_sharing, row_tiles);
+    t.cache_bytes = s.count * s.depth *
+                    (column_tiles * s.rows * weight_bytes +
+                     std::ceil(row_tiles / sharing) * s.columns * activation_bytes);
+    t.cores = std::min(r.cores, tiles * splits);
+    t.column_tiles = column_tiles;
+    const double time = std::max(t.matrix, t.cache_bytes / r.cache);
+    if (best_time == 0.0 || time < best_time) {
+      best = t;
+      best_time = time;
+    }
+    if (column_tiles == 1.0) break;
+  }
+  return best;
+}
+
+Cost cost(const w::Op& op, const Hardware& hardware, const Rates& rates) {
+  return std::visit(Coster{hardware, rates}, op);
+}
+
+}  // namespace foretoken::hwmodels

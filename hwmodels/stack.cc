@@ -1,0 +1,65 @@
+#include "hwmodels/stack.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "sim/base/error.h"
+
+namespace foretoken::hwmodels {
+
+namespace fs = std::filesystem;
+using workloads::kRoleNames;
+using workloads::Role;
+
+namespace {
+
+std::optional<Role> find_role(std::string_view name) {
+  const auto found = std::find(kRoleNames.begin(), kRoleNames.end(), name);
+  if (found == kRoleNames.end()) return std::nullopt;
+  return static_cast<Role>(found - kRoleNames.begin());
+}
+
+struct StackFile {
+  std::string name;
+  std::string title;
+  std::string source;
+};
+
+}  // namespace
+
+Stack load_stack(const std::string& name, const fs::path& configs) {
+  const fs::path path = configs / "stacks" / (name + ".yaml");
+  const base::ConfigFile file = base::read_config_file(path);
+  Stack stack;
+  for (std::size_t i = 0; i < stack.host.size(); ++i) stack.host[i] = static_cast<Role>(i);
+  base::ConfigReader v(file);
+  v.text({"name", "equals the file's name"}, stack.name);
+  v.text({"title", "what it is"}, stack.title);
+  v.text({"source", "id in configs/sources.yaml"}, stack.source);
+  // Optional keys, one per operator: a misspelt operator is an unknown key with the nearest named.
+  base::group(v, {"fused", "operator: the operator whose kernel it joins"}, [&] {
+    for (std::size_t i = 0; i < kRoleNames.size(); ++i) {
+      std::string host_name;
+      v.text({kRoleNames[i], "joins this operator's kernel", base::Need::kOptional}, host_name);
+      if (host_name.empty()) continue;
+      const std::optional<Role> host = find_role(host_name);
+      v.check(host.has_value(), kRoleNames[i], fmt::format("no operator is called '{}'", host_name));
+      v.check(*host != static_cast<Role>(i), kRoleNames[i],
+              fmt::format("'{}' cannot join itself", host_name));
+      stack.host[i] = *host;
+    }
+    for (std::size_t i = 0; i < kRoleNames.size(); ++i) {
+      const Role host = stack.host[i];
+      if (host == static_cast<Role>(i)) continue;
+      v.check(stack.host[workloads::index_of(host)] == host, kRoleNames[i],
+              fmt::format("'{}' is fused itself; name the kernel it joins",
+                          kRoleNames[workloads::index_of(host)]));
+    }
+  });
+  v.finish();
+  return stack;
+}
+
+}  // namespace foretoken::hwmodels
