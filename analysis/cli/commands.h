@@ -1,0 +1,70 @@
+// What each command of the program does, free of argument parsing: results to `out`, notes to `err`.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <iosfwd>
+#include <string>
+#include <vector>
+
+#include "sim/base/error.h"
+#include "workloads/count.h"
+
+namespace foretoken::analysis::cli {
+
+enum class Format : std::uint8_t { kTable, kJson, kCsv };
+
+struct Context {
+  std::filesystem::path configs;
+  Format format = Format::kTable;
+  std::ostream& out;
+  std::ostream& err;
+};
+
+struct CountOptions {
+  std::string model;
+  std::vector<std::int64_t> contexts;
+  workloads::Phase phase = workloads::Phase::kDecode;
+  std::string precision;  // of KV bytes and weights; empty = as released
+  workloads::PrecisionWeights weights = workloads::kFp8Equivalent;
+};
+base::ExitCode count(const Context& context, const CountOptions& options);
+
+struct StepOptions {
+  std::string model;
+  std::string system;
+  workloads::Phase phase = workloads::Phase::kDecode;
+  std::int64_t batch = 1;
+  std::int64_t context = 1;
+  std::int64_t cached = 0;        // prefill: tokens already in the cache
+  std::int64_t draft_tokens = 0;  // decode
+  std::string plan;               // empty = data and expert parallel over the scale-up domain
+  std::string precision = "release";
+  std::string stack = "serving";
+  double memory_share = 0.9;
+  bool simulate = false;
+};
+base::ExitCode step(const Context& context, const StepOptions& options);
+
+struct TraceOptions {
+  StepOptions step;        // system, stack and evaluator unused
+  std::int64_t rank = -1;  // -1 = the rank with the largest share
+  std::string file;        // "-" = standard output
+};
+base::ExitCode trace(const Context& context, const TraceOptions& options);
+
+struct RunOptions {
+  std::string scenario;
+  std::string folder;  // empty = out/<scenario name>
+  std::vector<std::string> overrides;
+  bool print_config = false;
+  std::string command;  // as typed, for the report
+};
+base::ExitCode run(const Context& context, const RunOptions& options);
+
+base::ExitCode list(const Context& context, const std::string& what);
+
+// Writes the JSON Schemas of all configuration files into `folder`.
+base::ExitCode schema(const Context& context, const std::string& folder);
+
+}  // namespace foretoken::analysis::cli

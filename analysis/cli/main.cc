@@ -1,0 +1,276 @@
+// The program: parses the command line, calls one command, turns errors into one line and an exit code.
+#include <CLI/CLI.hpp>
+
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <functional>
+#include <iostream>
+#include <unistd.h>
+
+#include "analysis/cli/commands.h"
+#include "analysis/version.h"
+#include "sim/base/output.h"
+#include "sim/base/quantity.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+namespace cli = foretoken::analysis::cli;
+using foretoken::base::ConfigError;
+using foretoken::base::ExitCode;
+using foretoken::base::UnsupportedError;
+using foretoken::base::UsageError;
+using foretoken::workloads::Phase;
+
+extern "C" void on_signal(int signal) {
+  foretoken::base::remove_temporaries_on_signal();
+  _exit(signal == SIGINT ? static_cast<int>(ExitCode::kInterrupted) : 128 + signal);
+}
+
+// The configurations: --configs, else $FORETOKEN_CONFIGS, else a `configs` folder in the working
+// directory, else the one of the source tree that the program was built in.
+fs::path find_configs(const std::string& given) {
+  std::error_code error;
+  if (!given.empty()) {
+    if (!fs::is_directory(given, error)) throw ConfigError({given, 0, 0}, "is not a folder");
+    return given;
+  }
+  if (const char* variable = std::getenv("FORETOKEN_CONFIGS"); variable != nullptr) {
+    if (!fs::is_directory(variable, error)) {
+      throw ConfigError({variable, 0, 0}, "FORETOKEN_CONFIGS does not name a folder");
+    }
+    return variable;
+  }
+  if (fs::is_directory("configs/models", error)) return "configs";
+  fs::path folder = fs::read_symlink("/proc/self/exe", error).parent_path();
+  for (int up = 0; up < 4 && !folder.empty(); ++up, folder = folder.parent_path()) {
+    if (fs::is_directory(folder / "configs" / "models", error)) return folder / "configs";
+  }
+  throw UsageError("no configs folder found; name it with --configs");
+}
+
+std::int64_t count_value(const std::string& option, const std::string& text, std::int64_t least) {
+  constexpr std::int64_t kMost = std::int64_t{1} << 31;
+  std::int64_t value = 0;
+  try {
+    value = foretoken::base::parse_count(text);
+  } catch (const std::invalid_argument& error) {
+    throw UsageError(option + ": " + error.what());
+  }
+  if (value < least || value > kMost) {
+    throw UsageError(option + ": " + text + " is not between " + std::to_string(least) + " and " +
+                     std::to_string(kMost));
+  }
+  return value;
+}
+
+std::vector<std::int64_t> count_list(const std::string& option, const std::string& text) {
+  std::vector<std::int64_t> values;
+  std::size_t begin = 0;
+  while (begin <= text.size()) {
+    const std::size_t comma = std::min(text.find(',', begin), text.size());
+    values.push_back(count_value(option, text.substr(begin, comma - begin), 1));
+    begin = comma + 1;
+  }
+  return values;
+}
+
+// "bf16=2,fp8=1,fp4_fp8=1,fp4=0.5"
+foretoken::workloads::PrecisionWeights weight_list(const std::string& text) {
+  foretoken::workloads::PrecisionWeights weights = foretoken::workloads::kFp8Equivalent;
+  std::size_t begin = 0;
+  while (begin < text.size()) {
+    const std::size_t comma = std::min(text.find(',', begin), text.size());
+    const std::string item = text.substr(begin, comma - begin);
+    begin = comma + 1;
+    const std::size_t equals = item.find('=');
+    const auto& names = foretoken::workloads::kPrecisionNames;
+    const auto found = std::find(names.begin(), names.end(), item.substr(0, equals));
+    if (equals == std::string::npos || found == names.end()) {
+      throw UsageError("--weights: '" + item + "' is not one of bf16=, fp8=, fp4_fp8=, fp4=");
+    }
+    double value = 0.0;
+    try {
+      value = foretoken::base::parse_quantity(item.substr(equals + 1),
+                                              foretoken::base::UnitKind::kNumber);
+    } catch (const std::invalid_argument& error) {
+      throw UsageError(std::string("--weights: ") + error.what());
+    }
+    if (value < 0.0) throw UsageError("--weights: '" + item + "' is negative");
+    weights[static_cast<std::size_t>(found - names.begin())] = value;
+  }
+  return weights;
+}
+
+struct StepText {
+  std::string batch = "1";
+  std::string context;
+  std::string cached = "0";
+  std::string draft = "0";
+  std::string phase = "decode";
+  std::string evaluator = "estimate";
+};
+
+void add_step_options(CLI::App& app, cli::StepOptions& o, StepText& text) {
+  app.add_option("--model", o.model, "name in configs/models, or a config.json")->required();
+  app.add_option("--phase", text.phase, "decode or prefill")
+      ->check(CLI::IsMember({"decode", "prefill"}));
+  app.add_option("--batch", text.batch, "sequences over all ranks");
+  app.add_option("--context", text.context, "visible positions at the end of the step, such as 128K")
+      ->required();
+  app.add_option("--cached", text.cached, "prefill: tokens of the context already cached");
+  app.add_option("--draft", text.draft, "decode: draft tokens verified and proposed per step");
+  app.add_option("--plan", o.plan, "such as tp=8 or dp=64,ep=64,overlap=waves");
+  app.add_option("--precision", o.precision, "a file in configs/precision");
+}
+
+void finish_step(cli::StepOptions& o, const StepText& text) {
+  o.batch = count_value("--batch", text.batch, 1);
+  o.context = count_value("--context", text.context, 1);
+  o.cached = count_value("--cached", text.cached, 0);
+  o.draft_tokens = count_value("--draft", text.draft, 0);
+  if (o.draft_tokens > 64) throw UsageError("--draft: at most 64");
+  o.phase = text.phase == "decode" ? Phase::kDecode : Phase::kPrefill;
+  o.simulate = text.evaluator == "simulate";
+}
+
+ExitCode dispatch(int argc, char** argv) {
+  CLI::App app{"What serving DeepSeek models costs, on hardware one may not own"};
+  app.name("foretoken");
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.set_version_flag("--version", std::string(foretoken::analysis::kVersion));
+  std::string configs;
+  std::string format = "table";
+  app.add_option("--configs", configs, "folder with models, chips, systems, ...");
+  app.add_option("--format", format, "table, json or csv")
+      ->check(CLI::IsMember({"table", "json", "csv"}));
+  std::function<ExitCode(const cli::Context&)> action;
+
+  cli::CountOptions count;
+  std::string contexts;
+  std::string count_phase = "decode";
+  std::string weights;
+  CLI::App* count_app = app.add_subcommand("count", "exact parameters, FLOPs and KV bytes");
+  count_app->add_option("--model", count.model, "name in configs/models, or a config.json")->required();
+  count_app->add_option("--context", contexts, "visible positions: N[,N...]")->required();
+  count_app->add_option("--phase", count_phase, "decode (one token) or prefill (a whole prompt)")
+      ->check(CLI::IsMember({"decode", "prefill"}));
+  count_app->add_option("--precision", count.precision, "KV and weight formats: a file in configs/precision");
+  count_app->add_option("--weights", weights, "of FP8-equivalent FLOPs: bf16=2,fp8=1,fp4_fp8=1,fp4=0.5");
+  count_app->callback([&] {
+    action = [&](const cli::Context& context) {
+      count.contexts = count_list("--context", contexts);
+      count.phase = count_phase == "decode" ? Phase::kDecode : Phase::kPrefill;
+      count.weights = weight_list(weights);
+      return cli::count(context, count);
+    };
+  });
+
+  cli::StepOptions step;
+  StepText step_text;
+  CLI::App* step_app = app.add_subcommand("step", "time of one engine step and where it goes");
+  add_step_options(*step_app, step, step_text);
+  step_app->add_option("--system", step.system, "name in configs/systems, or a file")->required();
+  step_app->add_option("--stack", step.stack, "which operators share a kernel: a file in configs/stacks");
+  step_app->add_option("--memory-share", step.memory_share, "of device memory for weights and cache")
+      ->check(CLI::Range(0.01, 1.0));
+  step_app->add_option("--evaluator", step_text.evaluator, "estimate (closed form) or simulate (SystemC)")
+      ->check(CLI::IsMember({"estimate", "simulate"}));
+  step_app->callback([&] {
+    action = [&](const cli::Context& context) {
+      finish_step(step, step_text);
+      return cli::step(context, step);
+    };
+  });
+
+  cli::TraceOptions trace;
+  StepText trace_text;
+  std::string rank;
+  CLI::App* trace_app = app.add_subcommand("trace", "the operator trace of one rank's step, JSON lines");
+  add_step_options(*trace_app, trace.step, trace_text);
+  trace_app->add_option("--rank", rank, "rank of a pipeline stage; default the one with most work");
+  trace_app->add_option("--out", trace.file, "file to write, - for standard output")->required();
+  trace_app->callback([&] {
+    action = [&](const cli::Context& context) {
+      finish_step(trace.step, trace_text);
+      if (!rank.empty()) trace.rank = count_value("--rank", rank, 0);
+      return cli::trace(context, trace);
+    };
+  });
+
+  cli::RunOptions run;
+  CLI::App* run_app = app.add_subcommand("run", "runs a scenario and writes its report");
+  run_app->add_option("scenario", run.scenario, "a scenario file, or a name in configs/scenarios")->required();
+  run_app->add_option("--out", run.folder, "output folder; default out/<scenario>");
+  run_app->add_option("--set", run.overrides, "key.path=value, overriding the file")->allow_extra_args(false);
+  run_app->add_flag("--print-config", run.print_config, "print the resolved scenario and stop");
+  run_app->callback([&] {
+    action = [&](const cli::Context& context) {
+      run.command = "foretoken run " + run.scenario;
+      for (const std::string& o : run.overrides) run.command += " --set " + o;
+      return cli::run(context, run);
+    };
+  });
+
+  std::string what;
+  CLI::App* list_app = app.add_subcommand("list", "what is there");
+  list_app->add_option("what", what, "models, chips, systems, scenarios, precision, stacks")
+      ->required()
+      ->check(CLI::IsMember({"models", "chips", "systems", "scenarios", "precision", "stacks",
+                             "calibration", "prices", "specdec"}));
+  list_app->callback([&] {
+    action = [&](const cli::Context& context) { return cli::list(context, what); };
+  });
+
+  std::string schema_folder;
+  CLI::App* schema_app = app.add_subcommand("schema", "writes JSON Schemas of the configuration files");
+  schema_app->add_option("--out", schema_folder, "folder")->required();
+  schema_app->callback([&] {
+    action = [&](const cli::Context& context) { return cli::schema(context, schema_folder); };
+  });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp& help) {
+    app.exit(help);
+    return ExitCode::kOk;
+  } catch (const CLI::CallForVersion& version) {
+    app.exit(version);
+    return ExitCode::kOk;
+  } catch (const CLI::ParseError& error) {
+    throw UsageError(std::string(error.what()) + "; see foretoken --help");
+  }
+  const cli::Context context{find_configs(configs),
+                             format == "json"  ? cli::Format::kJson
+                             : format == "csv" ? cli::Format::kCsv
+                                               : cli::Format::kTable,
+                             std::cout, std::cerr};
+  const ExitCode code = action(context);
+  std::cout.flush();
+  if (!std::cout) throw ConfigError({"standard output", 0, 0}, "cannot be written");
+  return code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGINT, on_signal);
+  std::signal(SIGTERM, on_signal);
+  try {
+    return static_cast<int>(dispatch(argc, argv));
+  } catch (const UsageError& error) {
+    std::cerr << "foretoken: " << error.what() << "\n";
+    return static_cast<int>(ExitCode::kUsage);
+  } catch (const ConfigError& error) {
+    std::cerr << error.what() << "\n";
+    return static_cast<int>(ExitCode::kBadInput);
+  } catch (const UnsupportedError& error) {
+    std::cerr << "foretoken: " << error.what() << "\n";
+    return static_cast<int>(ExitCode::kUnsupported);
+  } catch (const std::exception& error) {
+    std::cerr << "foretoken: internal error: " << error.what() << "\n";
+    return static_cast<int>(ExitCode::kInternal);
+  }
+}

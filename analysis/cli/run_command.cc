@@ -1,0 +1,90 @@
+#include <fmt/format.h>
+
+#include <ostream>
+
+#include "analysis/cli/commands.h"
+#include "analysis/context_sweep.h"
+#include "analysis/reports/context_sweep_report.h"
+#include "analysis/reports/html/html_report.h"
+#include "analysis/reports/sweep_json.h"
+#include "analysis/sources.h"
+#include "sim/base/config_print.h"
+#include "sim/base/config_schema.h"
+#include "sim/base/output.h"
+
+namespace foretoken::analysis::cli {
+
+namespace fs = std::filesystem;
+
+base::ExitCode run(const Context& context, const RunOptions& o) {
+  const LoadedScenario loaded = load_scenario(o.scenario, context.configs, o.overrides);
+  if (o.print_config) {
+    context.out << base::print_config(loaded.scenario);
+    return base::ExitCode::kOk;
+  }
+  // A folder that cannot be written is found before the work, not after.
+  const fs::path folder = o.folder.empty() ? fs::path("out") / loaded.scenario.name : fs::path(o.folder);
+  if (fs::exists(folder) && !fs::is_directory(folder)) {
+    throw base::ConfigError({folder.string(), 0, 0}, "is not a folder");
+  }
+  SweepResult result = run_context_sweep(loaded.scenario, context.configs);
+  result.command = o.command;
+  const std::string json = sweep_json(result, load_sources(context.configs));
+  base::OutputSet files(folder);
+  files.add("results.json", json);
+  files.add("results.csv", sweep_csv(result));
+  files.add("report.md", sweep_markdown(result));
+  files.add("report.html", render_html(json));
+  files.commit();
+  switch (context.format) {
+    case Format::kJson:
+      context.out << json;
+      break;
+    case Format::kCsv:
+      context.out << sweep_csv(result);
+      break;
+    case Format::kTable:
+      context.out << to_text(answer_table(result)) << "\n"
+                  << to_text(point_table(result)) << "\n"
+                  << "report: " << (folder / "report.html").string() << "\n";
+      break;
+  }
+  return base::ExitCode::kOk;
+}
+
+base::ExitCode list(const Context& context, const std::string& what) {
+  std::vector<std::string> names;
+  if (what == "models") {
+    names = workloads::list_models(context.configs);
+  } else {
+    names = hwmodels::list_configs(context.configs, what);
+  }
+  if (context.format == Format::kJson) {
+    context.out << "[";
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      context.out << (i > 0 ? "," : "") << "\"" << names[i] << "\"";
+    }
+    context.out << "]\n";
+    return base::ExitCode::kOk;
+  }
+  for (const std::string& name : names) context.out << name << "\n";
+  return base::ExitCode::kOk;
+}
+
+base::ExitCode schema(const Context& context, const std::string& folder) {
+  base::OutputSet files(folder);
+  files.add("chip.schema.json", base::schema_of<hwmodels::ChipSpec>("Chip"));
+  files.add("system.schema.json", base::schema_of<hwmodels::SystemSpec>("System"));
+  files.add("calibration.schema.json", base::schema_of<hwmodels::Calibration>("Calibration"));
+  files.add("precision.schema.json", base::schema_of<workloads::PrecisionRecipe>("Precision recipe"));
+  files.add("scenario.schema.json", base::schema_of<Scenario>("Scenario"));
+  files.add("hardware-prices.schema.json", base::schema_of<HardwarePrices>("Hardware prices"));
+  files.add("list-prices.schema.json", base::schema_of<ListPrices>("List prices"));
+  files.add("specdec.schema.json", base::schema_of<AcceptanceTable>("Acceptance lengths"));
+  files.add("sources.schema.json", base::schema_of<Sources>("Sources"));
+  files.commit();
+  context.err << "wrote " << folder << "\n";
+  return base::ExitCode::kOk;
+}
+
+}  // namespace foretoken::analysis::cli
