@@ -185,7 +185,7 @@ SweepPoint run_point(const Inputs& in, const SweepResult& r, std::size_t system_
       step.utilisation[static_cast<std::size_t>(hwmodels::Unit::kMemory)] * step.time.value() *
       hwmodels::derive_rates(hardware).memory;
   p.arithmetic_intensity = flops / memory_bytes;
-  p.achieved_flops = flops / step.time.value();
+  p.achieved_flops = flops / p.decode.step_time.value();
   try {
     price_point(p, in, model, hardware, subject.precision);
   } catch (const base::UnsupportedError& error) {
@@ -316,14 +316,14 @@ std::vector<std::string> list_assumptions(const SweepResult& r, const HardwarePr
         s.borrowed_acceptance.low, s.borrowed_acceptance.high));
   }
   out.push_back(fmt::format(
-      "Ranges are 90 %: every fitted constant and every price moved through its own range, taken as "
-      "independent, and a model error of {:g} to {:g} on times. The constants are not yet validated "
-      "kernel by kernel.",
-      s.rules.model_error.low, s.rules.model_error.high));
+      "Ranges are meant as 90 %: every constant and every price moved through its own range, taken as "
+      "independent. Modelled times are multiplied by {:g} ({:g} to {:g}), the serving overhead found on "
+      "end-to-end measurements; kernels are not yet validated class by class.",
+      s.rules.serving_overhead.value, s.rules.serving_overhead.low, s.rules.serving_overhead.high));
   out.push_back(
       "V4.1-Flash keeps its Engram tables in host memory; its prefill runs the decoder half for the "
       "last 2,560 tokens of a prompt only. Engram's small norms and DSpark's input projection are "
-      "not counted.");
+      "not counted. V3.2 was trained to 160K positions; longer contexts are shown as in the V4 report.");
   out.push_back(
       "A cached input token costs its way back over the host link and its place in host memory for "
       "the retention time.");

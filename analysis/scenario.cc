@@ -95,8 +95,8 @@ void describe(ConfigVisitor& v, Scenario& s) {
                    base::kNonNegative);
   });
   base::group(v, {"uncertainty", "what is not covered by the constants' ranges"}, [&] {
-    v.ranged({"model_error", "factor on predicted times"}, s.rules.model_error, UnitKind::kNumber,
-             {.max = 100.0});
+    v.ranged({"serving_overhead", "measured over modelled step time of whole engines"},
+             s.rules.serving_overhead, UnitKind::kNumber, {.max = 100.0});
   });
   v.integer({"curve_points", "contexts at which the count curves are drawn"}, s.curve_points,
             {.min = 2, .max = 10'000});

@@ -77,6 +77,11 @@ void for_each_tuning(F&& f) {
   }
 }
 
+void add_overhead(Spread& spread, const ServingRules& rules) {
+  const base::Ranged& overhead = rules.serving_overhead;
+  spread.add_relative(overhead.low / overhead.value, overhead.high / overhead.value);
+}
+
 }  // namespace
 
 std::vector<w::ParallelPlan> candidate_plans(const w::ModelSpec& model,
@@ -130,8 +135,8 @@ DecodePoint best_decode(const Subject& s, std::int64_t context, const Speculatio
     const std::int64_t per_rank = *fitting / plan.pp;  // of one microbatch
     StepEvaluator evaluator(deployment);
     const auto tpot_of = [&](std::int64_t b) {
-      return evaluator.estimate(decode_batch(b * plan.dp, context, speculation)).time /
-             speculation.acceptance_length;
+      return evaluator.estimate(decode_batch(b * plan.dp, context, speculation)).time *
+             rules.serving_overhead.value / speculation.acceptance_length;
     };
     // TPOT grows with the batch: the largest batch within the limit, by bisection.
     std::int64_t good = 0;
@@ -157,7 +162,8 @@ DecodePoint best_decode(const Subject& s, std::int64_t context, const Speculatio
     const std::int64_t b = std::max<std::int64_t>(good, 1);
     point.batch = b * plan.dp * plan.pp;
     point.step = evaluator.estimate(decode_batch(b * plan.dp, context, speculation));
-    point.tpot = point.step.time / speculation.acceptance_length;
+    point.step_time = point.step.time * rules.serving_overhead.value;
+    point.tpot = point.step_time / speculation.acceptance_length;
     const bool better =
         !any_fits || (point.status == PointStatus::kOk && !found) ||
         (point.status == PointStatus::kOk &&
@@ -186,7 +192,7 @@ DecodePoint best_decode(const Subject& s, std::int64_t context, const Speculatio
     StepEvaluator moved(deploy(s, best.plan, draft), tuning);
     best.step_spread.add(best.step.time.value(), moved.estimate(batch).time.value());
   });
-  best.step_spread.add_relative(rules.model_error.low, rules.model_error.high);
+  add_overhead(best.step_spread, rules);
   best.tpot_spread = best.step_spread;
   best.tpot_spread.add_relative(1.0 / speculation.high_factor, 1.0 / speculation.low_factor);
   return best;
@@ -249,7 +255,8 @@ PrefillPoint best_prefill(const Subject& s, std::int64_t context, const ServingR
     point.prompts = std::min(*fitting, prompts_per_rank) * plan.dp;
     try {
       StepEvaluator evaluator(deployment);
-      point.time = prefill_time(evaluator, point.prompts, context, chunk);
+      point.time =
+          prefill_time(evaluator, point.prompts, context, chunk) * rules.serving_overhead.value;
       w::Batch middle;
       middle.phase = w::Phase::kPrefill;
       middle.sequences = point.prompts;
@@ -281,9 +288,10 @@ PrefillPoint best_prefill(const Subject& s, std::int64_t context, const ServingR
   for_each_tuning([&](const hwmodels::Tuning& tuning) {
     StepEvaluator moved(deploy(s, best.plan, false), tuning);
     best.time_spread.add(best.time.value(),
-                         prefill_time(moved, best.prompts, context, chunk).value());
+                         prefill_time(moved, best.prompts, context, chunk).value() *
+                             rules.serving_overhead.value);
   });
-  best.time_spread.add_relative(rules.model_error.low, rules.model_error.high);
+  add_overhead(best.time_spread, rules);
   return best;
 }
 

@@ -27,8 +27,8 @@ struct ServingRules {
   std::int64_t waves = 4;
   workloads::Routing routing = workloads::Routing::kUniform;
   std::vector<workloads::ParallelPlan> plans;  // empty: search
-  // Error of the time model beyond its constants' ranges, as factors on a step's time.
-  base::Ranged model_error{1.0, 1.0, 1.0};
+  // Measured over modelled step time of whole engines: what is lost between and around kernels.
+  base::Ranged serving_overhead{1.0, 1.0, 1.0};
 };
 
 // What is being deployed; the plan is found.
@@ -53,7 +53,8 @@ struct DecodePoint {
   std::int64_t max_batch = 0;  // sequences that fit, over all devices of the plan
   std::int64_t batch = 0;      // sequences at the chosen point
   MemoryUse memory;
-  StepResult step;
+  StepResult step;          // as modelled; step_time has the serving overhead
+  base::Seconds step_time;
   Spread step_spread;
   base::Seconds tpot;  // time per emitted token of one sequence
   Spread tpot_spread;

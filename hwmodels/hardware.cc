@@ -100,7 +100,8 @@ Rates derive_rates(const Hardware& h, const Tuning& tuning) {
     r.core_flops[i] = h.chip.matrix.peak[i].value() / r.cores *
                       rate(c.matrix_efficiency[i], Constant::kMatrix);
   }
-  r.attention_share = rate(c.attention_efficiency, Constant::kAttention);
+  r.prefill_attention = rate(c.prefill_attention, Constant::kAttention);
+  r.decode_attention = rate(c.decode_attention, Constant::kAttention);
   const double vector = rate(c.vector_efficiency, Constant::kVector);
   r.vector_fp32 = h.chip.vector.fp32.value() * vector;
   r.vector_fp16 = h.chip.vector.fp16.value() * vector;
@@ -111,6 +112,7 @@ Rates derive_rates(const Hardware& h, const Tuning& tuning) {
   r.cache_capacity = h.chip.cache().capacity.value();
   r.host = h.chip.host_bandwidth.value() * c.host_efficiency.value;
   r.memory_latency = h.chip.hbm().latency.value();
+  r.clock = h.chip.clock.value();
   r.launch = latency(c.launch_latency, Constant::kLaunch);
   r.fill = latency(c.fill_latency, Constant::kFill);
   r.collective = latency(c.collective_latency, Constant::kCollective);

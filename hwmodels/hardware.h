@@ -42,7 +42,8 @@ using Tuning = std::array<int, kConstants>;
 struct Rates {
   double cores = 1.0;
   std::array<double, workloads::kDtypeCount> core_flops{};  // achieved per core, 0 = no such dtype
-  double attention_share = 1.0;   // of a GEMM's rate that attention reaches
+  double prefill_attention = 1.0;  // share of a GEMM's rate
+  double decode_attention = 1.0;
   double vector_fp32 = 1.0;       // achieved operations/s of the chip
   double vector_fp16 = 1.0;
   double special = 1.0;           // exp and friends per second
@@ -52,6 +53,7 @@ struct Rates {
   double cache_capacity = 1.0;    // B
   double host = 1.0;              // B/s
   double memory_latency = 0.0;    // s
+  double clock = 1.0;             // Hz
   double launch = 0.0;            // s
   double fill = 0.0;              // s
   double collective = 0.0;        // s

@@ -28,6 +28,9 @@ constexpr double kCacheShare = 0.5;
 // Queries of a row of scores per core below which top-k is not split further.
 constexpr double kTopKPiece = 8192.0;
 
+// One Sinkhorn step on a row of four: two dependent additions, the epsilon, a division.
+constexpr double kSinkhornStepCycles = 50.0;
+
 double ceil_to(double x, double step) { return std::ceil(x / step) * step; }
 
 double core_rate(const Hardware& h, const Rates& r, Dtype compute, Dtype weight) {
@@ -100,7 +103,8 @@ struct Coster {
   Cost operator()(const w::Attention& op) const {
     Cost c;
     if (op.queries == 0) return c;
-    const double rate = core_rate(h, r, op.compute, op.compute) * r.attention_share;
+    const double rate = core_rate(h, r, op.compute, op.compute) *
+                        (op.decode ? r.decode_attention : r.prefill_attention);
     // One work item: up to 128 heads of one query over its keys, in pieces of 64 keys.
     const double queries = static_cast<double>(op.queries);
     const double heads = ceil_to(static_cast<double>(op.heads), std::min(r.tile_rows, 64.0));
@@ -144,7 +148,7 @@ struct Coster {
   Cost operator()(const w::IndexLogits& op) const {
     Cost c;
     if (op.entries == 0) return c;
-    const double rate = core_rate(h, r, op.compute, op.compute) * r.attention_share;
+    const double rate = core_rate(h, r, op.compute, op.compute) * r.prefill_attention;
     const double heads = ceil_to(static_cast<double>(op.heads), std::min(r.tile_rows, 64.0));
     const double entries = static_cast<double>(op.entries);
     // Blocks of 256 entries are dealt to the cores.
@@ -205,6 +209,10 @@ struct Coster {
                     rate, 4.0, 2.0, r);
       c[Unit::kMatrix] = t.matrix;
       c[Unit::kCache] = t.cache_bytes / r.cache;
+      // The projection is a GEMM over all streams with k split over cores; a second kernel sums the
+      // parts and runs Sinkhorn, whose steps depend on each other.
+      c.latency += r.launch + r.fill +
+                   2.0 * static_cast<double>(op.sinkhorn_iterations) * kSinkhornStepCycles / r.clock;
     }
     c[Unit::kMemory] = static_cast<double>(n.weight_bytes) / r.memory;
     charge_activations(c, r, static_cast<double>(n.input_bytes + n.output_bytes));

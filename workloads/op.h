@@ -70,6 +70,7 @@ struct Attention {
   std::int64_t distinct_bytes;   // KV bytes any query of the step may touch
   Dtype compute, output;
   bool sparse = false;           // gathers single entries
+  bool decode = false;           // reads entries as cached, and widens FP8 to BF16 on the way
 };
 
 // Indexer scores: relu(q . key) weighted over heads.

@@ -432,7 +432,7 @@ class Builder {
         Role::kAttention, Component::kCoreAttention,
         Attention{n, h, c, c, window_keys + entry_keys,
                   window_keys * p_.window_entry_bytes + entry_keys * p_.main_entry_bytes, distinct,
-                  p_.attention, Dtype::kBf16, sparse},
+                  p_.attention, Dtype::kBf16, sparse, batch_.phase == Phase::kDecode},
         {q, kv, selection});
     const Id rotated = vector(Role::kInverseRope, VectorKind::kRope, n * h, m_.rope_dim,
                               Dtype::kBf16, Dtype::kBf16, {o});
@@ -483,7 +483,7 @@ class Builder {
     const std::int64_t keys = p.entries_capped(1, m_.index_topk);
     Id o = add(Role::kAttention, Component::kCoreAttention,
                Attention{n, h, c + m_.rope_dim, c, keys, keys * p_.main_entry_bytes,
-                         p.distinct(1) * p_.main_entry_bytes, p_.attention, Dtype::kBf16, true},
+                         p.distinct(1) * p_.main_entry_bytes, p_.attention, Dtype::kBf16, true, batch_.phase == Phase::kDecode},
                {q, kv, selection});
     o = linear(Role::kAbsorbValue, Component::kOutputLowRank, n, m_.value_dim, c, {o}, h);
     o = quantise(Role::kQuantO, n, h * m_.value_dim, o);

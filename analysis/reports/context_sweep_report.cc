@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "analysis/version.h"
 #include "sim/base/quantity.h"
 
@@ -147,7 +150,7 @@ std::string sweep_csv(const SweepResult& r) {
     put("max_batch", runs ? fmt::format("{}", d.max_batch) : "");
     put("batch", runs ? fmt::format("{}", d.batch) : "");
     interval("tpot_ms", runs, d.tpot_spread.around(d.tpot.value() * ms));
-    interval("step_ms", runs, d.step_spread.around(d.step.time.value() * ms));
+    interval("step_ms", runs, d.step_spread.around(d.step_time.value() * ms));
     const Spread rate = d.tpot_spread.inverse();
     interval("output_throughput", runs, rate.around(runs ? d.tokens_per_second() : 1.0));
     interval("tput_per_gpu", runs, rate.around(runs ? d.tokens_per_second_per_device() : 1.0));

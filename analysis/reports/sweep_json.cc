@@ -39,7 +39,7 @@ void add_decode(Json& out, const SweepPoint& p) {
   out["max_batch"] = d.max_batch;
   out["batch"] = d.batch;
   out["tpot_ms"] = interval(d.tpot_spread.around(d.tpot.value() * 1e3));
-  out["step_ms"] = interval(d.step_spread.around(d.step.time.value() * 1e3));
+  out["step_ms"] = interval(d.step_spread.around(d.step_time.value() * 1e3));
   const Spread rate = d.tpot_spread.inverse();
   out["output_throughput"] = interval(rate.around(d.tokens_per_second()));
   out["tput_per_gpu"] = interval(rate.around(d.tokens_per_second_per_device()));
