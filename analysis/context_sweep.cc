@@ -85,8 +85,8 @@ void price_point(SweepPoint& p, const Inputs& in, const w::ModelSpec& model,
   const double cny = decode_hour.cny_per_usd;
   const Spread hourly =
       price_spread(decode_hour.usd, [&](const PriceTuning& t) { return hour(load, t).usd; });
-  const Spread power = price_spread(
-      decode_hour.kilowatts, [&](const PriceTuning& t) { return hour(load, t).kilowatts; });
+  const Spread power = price_spread(decode_hour.kilowatts,
+                                    [&](const PriceTuning& t) { return hour(load, t).kilowatts; });
   p.usd_per_device_hour = hourly.around(decode_hour.usd);
 
   const double output_rate = p.decode.tokens_per_second_per_device();
@@ -94,6 +94,14 @@ void price_point(SweepPoint& p, const Inputs& in, const w::ModelSpec& model,
   output.merge(p.decode.tpot_spread);
   output.merge(utilisation);
   p.usd.output = output.around(per_million(decode_hour.usd, output_rate, s.utilisation.value));
+  p.own_output_spread = p.decode.step_spread;
+  for (const PriceInput input : {PriceInput::kHardware, PriceInput::kPower}) {
+    for (const int side : {-1, 1}) {
+      PriceTuning tuning{};
+      tuning[static_cast<std::size_t>(input)] = side;
+      p.own_output_spread.add(decode_hour.usd, hour(load, tuning).usd);
+    }
+  }
   Spread output_energy = power;
   output_energy.merge(p.decode.tpot_spread);
   p.joules_per_output_token = output_energy.around(decode_hour.kilowatts * 1e3 / output_rate);
@@ -112,11 +120,11 @@ void price_point(SweepPoint& p, const Inputs& in, const w::ModelSpec& model,
     p.joules_per_input_token = input_energy.around(prefill_hour.kilowatts * 1e3 / input_rate);
   }
 
-  // A cached token comes back over the host link, during which its device is charged in full, and its
-  // bytes waited in host memory for the retention time.
+  // A cached token comes back over the host link, during which its device is charged in full, and
+  // its bytes waited in host memory for the retention time.
   const w::KvBytes kv = w::count_kv(model, precision, p.context);
-  const double bytes = static_cast<double>(kv.global + kv.window + kv.tail) /
-                       static_cast<double>(p.context);
+  const double bytes =
+      static_cast<double>(kv.global + kv.window + kv.tail) / static_cast<double>(p.context);
   const hwmodels::Rates rates = hwmodels::derive_rates(hardware);
   const double move = per_million(decode_hour.usd, rates.host / bytes, s.utilisation.value);
   const auto storage = [&](double usd_per_gb_month) {
@@ -134,8 +142,7 @@ void price_point(SweepPoint& p, const Inputs& in, const w::ModelSpec& model,
   if (p.list_output_usd) {
     p.break_even_hour_usd =
         *p.list_output_usd / kMillion * output_rate * kSecondsPerHour * s.utilisation.value;
-    p.break_even_utilisation =
-        per_million(decode_hour.usd, output_rate, 1.0) / *p.list_output_usd;
+    p.break_even_utilisation = per_million(decode_hour.usd, output_rate, 1.0) / *p.list_output_usd;
   }
 }
 
@@ -155,8 +162,8 @@ SweepPoint run_point(const Inputs& in, const SweepResult& r, std::size_t system_
       const AcceptanceTable& table = in.acceptance.at(spec->second.acceptance);
       p.speculation = speculation_from(table, spec->second.draft_tokens, model.name,
                                        in.scenario.borrowed_acceptance);
-      p.basis = base::weakest(p.basis, table.model == model.name ? base::Basis::kCalibrated
-                                                                 : base::Basis::kAssumed);
+      p.basis = base::weakest(
+          p.basis, table.model == model.name ? base::Basis::kCalibrated : base::Basis::kAssumed);
     }
   }
   for (const ListPrice& price : r.list.prices) {
@@ -171,19 +178,18 @@ SweepPoint run_point(const Inputs& in, const SweepResult& r, std::size_t system_
   p.prefill = best_prefill(subject, context, in.scenario.rules);
   if (!p.runs()) return p;
 
-  const Deployment deployment{subject.model, subject.hardware, subject.stack, subject.precision,
-                              p.decode.plan, p.speculation.draft_tokens > 0};
+  const Deployment deployment{subject.model,     subject.hardware, subject.stack,
+                              subject.precision, p.decode.plan,    p.speculation.draft_tokens > 0};
   StepEvaluator evaluator(deployment);
-  const StepResult step = evaluator.estimate(
-      decode_batch(p.decode.batch / p.decode.plan.pp, context, p.speculation));
+  const StepResult step =
+      evaluator.estimate(decode_batch(p.decode.batch / p.decode.plan.pp, context, p.speculation));
   const w::WorkCount work = w::count_graph(evaluator.ops()).total();
   double flops = 0.0;
   for (std::size_t i = 0; i < work.flops.size(); ++i) {
     flops += w::kFp8Equivalent[i] * static_cast<double>(work.flops[i]);
   }
-  const double memory_bytes =
-      step.utilisation[static_cast<std::size_t>(hwmodels::Unit::kMemory)] * step.time.value() *
-      hwmodels::derive_rates(hardware).memory;
+  const double memory_bytes = step.utilisation[static_cast<std::size_t>(hwmodels::Unit::kMemory)] *
+                              step.time.value() * hwmodels::derive_rates(hardware).memory;
   p.arithmetic_intensity = flops / memory_bytes;
   p.achieved_flops = flops / p.decode.step_time.value();
   try {
@@ -194,9 +200,14 @@ SweepPoint run_point(const Inputs& in, const SweepResult& r, std::size_t system_
   return p;
 }
 
-std::string certainty(const base::Interval& best, const base::Interval& next) {
-  if (best.high < next.low) return "clear";
-  if (best.high < next.value || best.value < next.low) return "likely";
+// How probable it is that `best` really is cheaper: the logarithm of the cost ratio against its
+// spread, whose 90 % half-width is 1.645 standard deviations.
+std::string certainty(const SweepPoint& best, const SweepPoint& next) {
+  const double gap = std::log(next.usd.output.value / best.usd.output.value);
+  const double half_width = std::hypot(best.own_output_spread.up(), next.own_output_spread.down());
+  const double deviations = 1.645 * gap / half_width;
+  if (deviations >= 1.645) return "clear";    // 95 %
+  if (deviations >= 0.8416) return "likely";  // 80 %
   return "open";
 }
 
@@ -222,7 +233,7 @@ void find_answers(SweepResult& r) {
       a.certainty = "only";
       if (able.size() > 1) {
         a.runner_up = able[1];
-        a.certainty = certainty(r.points[able[0]].usd.output, r.points[able[1]].usd.output);
+        a.certainty = certainty(r.points[able[0]], r.points[able[1]]);
       }
       r.answers.push_back(a);
     }
@@ -253,13 +264,13 @@ std::string write_paragraph(const SweepResult& r) {
       continue;
     }
     const auto& price = [&](const Answer& a) { return r.points[a.best].usd.output; };
-    const auto most = std::max_element(wins.begin(), wins.end(), [](const auto& a, const auto& b) {
-      return a.second < b.second;
-    });
+    const auto most = std::max_element(
+        wins.begin(), wins.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
     int all = 0;
     for (const auto& [name, n] : wins) all += n;
     out += fmt::format(
-        "{} is served cheapest on {}{}: {} per million output tokens at {} (range {} to {}), {} at {} "
+        "{} is served cheapest on {}{}: {} per million output tokens at {} (range {} to {}), {} at "
+        "{} "
         "({} to {}). ",
         r.models[m].title, most->first,
         wins.size() == 1 ? " at every context"
@@ -277,9 +288,10 @@ std::string write_paragraph(const SweepResult& r) {
     if (a.certainty == "open") ++open;
   }
   out += fmt::format(
-      "Of {} such comparisons {} are clear (the 90 % ranges of first and second do not overlap), {} "
-      "likely and {} open: what decides most of them is what the hardware costs, not what it computes.",
-      clear + likely + open, clear, likely, open);
+      "Against the runner-up, {} of these {} answers are clear (cheaper with 95 % or more), {} "
+      "likely (80 % "
+      "or more) and {} open.",
+      clear, clear + likely + open, likely, open);
   return out;
 }
 
@@ -288,26 +300,32 @@ std::vector<std::string> list_assumptions(const SweepResult& r, const HardwarePr
   std::vector<std::string> out;
   out.push_back(fmt::format(
       "Decode points use the largest batch whose mean time per output token stays within {}; every "
-      "sequence stands at the given context. Where nothing meets the limit, the lowest time is shown.",
+      "sequence stands at the given context. Where nothing meets the limit, the lowest time is "
+      "shown.",
       base::format_quantity(s.rules.tpot_limit.value(), base::UnitKind::kSeconds)));
-  out.push_back(fmt::format(
-      "Prefill and decode run in separate pools; each uses the plan with the highest throughput per "
-      "device among attention data parallelism with expert parallelism and tensor parallelism of 1, "
-      "2, 4 and 8, within the scale-up domain and the whole system. {} of device memory holds weights "
-      "and cache.",
-      fmt::format("{:.0f} %", 100.0 * s.rules.memory_share)));
+  out.push_back(
+      fmt::format("Prefill and decode run in separate pools; each uses the plan with the highest "
+                  "throughput per "
+                  "device among attention data parallelism with expert parallelism and tensor "
+                  "parallelism of 1, "
+                  "2, 4 and 8, within the scale-up domain and the whole system. {} of device "
+                  "memory holds weights "
+                  "and cache.",
+                  fmt::format("{:.0f} %", 100.0 * s.rules.memory_share)));
   out.push_back(
       s.ownership == Ownership::kOwned
-          ? fmt::format("Hardware is owned: straight-line depreciation over {:g} years, {:g} % of the "
-                        "price a year for upkeep, electricity at {:g} USD/kWh and PUE {:g}; no "
-                        "interest, no margin. {:.0f} % of the hours in service are sold.",
-                        prices.life_years.value, 100.0 * prices.maintenance_per_year.value,
-                        prices.electricity_usd_per_kwh.value, prices.pue.value,
-                        100.0 * s.utilisation.value)
+          ? fmt::format(
+                "Hardware is owned: straight-line depreciation over {:g} years, {:g} % of the "
+                "price a year for upkeep, electricity at {:g} USD/kWh and PUE {:g}; no "
+                "interest, no margin. {:.0f} % of the hours in service are sold.",
+                prices.life_years.value, 100.0 * prices.maintenance_per_year.value,
+                prices.electricity_usd_per_kwh.value, prices.pue.value, 100.0 * s.utilisation.value)
           : fmt::format("Hardware is rented by the hour, power included; {:.0f} % of the hours are "
-                        "sold.", 100.0 * s.utilisation.value));
+                        "sold.",
+                        100.0 * s.utilisation.value));
   out.push_back(
-      "Prices of Ascend 950 systems are assumptions: nobody has published any. Their ranges are wide "
+      "Prices of Ascend 950 systems are assumptions: nobody has published any. Their ranges are "
+      "wide "
       "and are part of the ranges shown.");
   if (s.speculate) {
     out.push_back(fmt::format(
@@ -316,14 +334,18 @@ std::vector<std::string> list_assumptions(const SweepResult& r, const HardwarePr
         s.borrowed_acceptance.low, s.borrowed_acceptance.high));
   }
   out.push_back(fmt::format(
-      "Ranges are meant as 90 %: every constant and every price moved through its own range, taken as "
-      "independent. Modelled times are multiplied by {:g} ({:g} to {:g}), the serving overhead found on "
+      "Ranges are meant as 90 %: every constant and every price moved through its own range, taken "
+      "as "
+      "independent. Modelled times are multiplied by {:g} ({:g} to {:g}), the serving overhead "
+      "found on "
       "end-to-end measurements; kernels are not yet validated class by class.",
       s.rules.serving_overhead.value, s.rules.serving_overhead.low, s.rules.serving_overhead.high));
   out.push_back(
-      "V4.1-Flash keeps its Engram tables in host memory; its prefill runs the decoder half for the "
+      "V4.1-Flash keeps its Engram tables in host memory; its prefill runs the decoder half for "
+      "the "
       "last 2,560 tokens of a prompt only. Engram's small norms and DSpark's input projection are "
-      "not counted. V3.2 was trained to 160K positions; longer contexts are shown as in the V4 report.");
+      "not counted. V3.2 was trained to 160K positions; longer contexts are shown as in the V4 "
+      "report.");
   out.push_back(
       "A cached input token costs its way back over the host link and its place in host memory for "
       "the retention time.");
@@ -334,8 +356,8 @@ void collect_sources(SweepResult& r, const Inputs& in) {
   std::set<std::string> ids = {in.prices.source, r.list.source, in.stack.source};
   for (const hwmodels::Hardware& h : r.hardware) {
     ids.insert({h.chip.core_source, h.chip.core_bandwidth_source, h.chip.matrix.source,
-                h.chip.vector.source, h.chip.host_source, h.chip.power_source,
-                h.system.host_source, h.system.power_source, h.calibration.source});
+                h.chip.vector.source, h.chip.host_source, h.chip.power_source, h.system.host_source,
+                h.system.power_source, h.calibration.source});
     for (const auto& level : h.chip.memory) ids.insert(level.source);
     for (const auto& d : h.system.fabric) ids.insert(d.source);
     const auto price = in.prices.systems.find(h.system.name);

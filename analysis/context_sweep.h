@@ -25,7 +25,7 @@ struct CurvePoint {
 };
 
 struct TokenCosts {
-  base::Interval input;         // per million tokens
+  base::Interval input;  // per million tokens
   base::Interval cached_input;
   base::Interval output;
 };
@@ -41,6 +41,9 @@ struct SweepPoint {
   // Only where decode.status is ok or misses_tpot; the prefill fields where prefill.status is ok.
   base::Interval usd_per_device_hour;
   TokenCosts usd;
+  // Of the output cost, without what moves every system alike (utilisation, acceptance,
+  // electricity, depreciation): for comparing systems.
+  Spread own_output_spread;
   TokenCosts cny;
   base::Interval joules_per_output_token;
   base::Interval joules_per_input_token;
@@ -64,9 +67,9 @@ struct SweepPoint {
 struct Answer {
   std::size_t model = 0;
   std::int64_t context = 0;
-  std::size_t best = 0;                  // index into points: cheapest output tokens within the limit
+  std::size_t best = 0;  // index into points: cheapest output tokens within the limit
   std::optional<std::size_t> runner_up;  // absent when no other system can
-  std::string certainty;                  // "clear", "likely", "open", "only"
+  std::string certainty;                 // "clear", "likely", "open", "only"
 };
 
 struct SweepResult {

@@ -36,16 +36,15 @@ HourlyPrice hourly_price(const HardwarePrices& prices, const hwmodels::Hardware&
     return side(i) == 0 ? r.value : side(i) > 0 ? r.high : r.low;
   };
   const double cny = high_is_cheap(prices.cny_per_usd, PriceInput::kExchange);
-  const base::Price& price = ownership == Ownership::kRental
-                                 ? found->second.rental_per_device_hour
-                                 : found->second.purchase_per_device;
+  const base::Price& price = ownership == Ownership::kRental ? found->second.rental_per_device_hour
+                                                             : found->second.purchase_per_device;
   if (price.amount.value <= 0.0) {
-    throw base::UnsupportedError(fmt::format("no {} price for system {}",
-                                             ownership == Ownership::kRental ? "rental" : "purchase",
-                                             hardware.system.name));
+    throw base::UnsupportedError(
+        fmt::format("no {} price for system {}",
+                    ownership == Ownership::kRental ? "rental" : "purchase", hardware.system.name));
   }
-  const double usd = low_is_cheap(price.amount, PriceInput::kHardware) /
-                     (price.currency == "CNY" ? cny : 1.0);
+  const double usd =
+      low_is_cheap(price.amount, PriceInput::kHardware) / (price.currency == "CNY" ? cny : 1.0);
   HourlyPrice out;
   out.cny_per_usd = cny;
   out.kilowatts = low_is_cheap(hardware.system.power_watts, PriceInput::kPower) * 1e-3 * load *
@@ -60,8 +59,8 @@ HourlyPrice hourly_price(const HardwarePrices& prices, const hwmodels::Hardware&
                          (high_is_cheap(prices.life_years, PriceInput::kLife) * hours);
   const double upkeep =
       usd * low_is_cheap(prices.maintenance_per_year, PriceInput::kMaintenance) / hours;
-  out.electricity = out.kilowatts * low_is_cheap(prices.electricity_usd_per_kwh,
-                                                 PriceInput::kElectricity);
+  out.electricity =
+      out.kilowatts * low_is_cheap(prices.electricity_usd_per_kwh, PriceInput::kElectricity);
   out.usd = capital + upkeep + out.electricity;
   return out;
 }
@@ -81,8 +80,11 @@ void Spread::merge(const Spread& other) {
   up_ += other.up_;
 }
 
+double Spread::down() const { return std::sqrt(down_); }
+double Spread::up() const { return std::sqrt(up_); }
+
 base::Interval Spread::around(double value) const {
-  return {value * std::exp(-std::sqrt(down_)), value, value * std::exp(std::sqrt(up_))};
+  return {value * std::exp(-down()), value, value * std::exp(up())};
 }
 
 Spread Spread::inverse() const {

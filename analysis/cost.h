@@ -15,7 +15,14 @@ enum class Ownership : std::uint8_t { kRental, kOwned };
 // Inputs of the hourly price that are known only to a range.
 enum class PriceInput : std::uint8_t {
   kHardware,  // purchase or rental price
-  kLife, kAvailability, kNetwork, kMaintenance, kElectricity, kPue, kPower, kExchange
+  kLife,
+  kAvailability,
+  kNetwork,
+  kMaintenance,
+  kElectricity,
+  kPue,
+  kPower,
+  kExchange
 };
 inline constexpr int kPriceInputs = 9;
 // -1 = the dearer end, 0 = the value, 1 = the cheaper end.
@@ -28,14 +35,15 @@ struct HourlyPrice {
   double cny_per_usd = 0.0;
 };
 
-// Share of full-load power a step draws: the idle share, and the rest in proportion to how long any of
-// matrix unit, vector unit, memory or links is busy.
+// Share of full-load power a step draws: the idle share, and the rest in proportion to how long any
+// of matrix unit, vector unit, memory or links is busy.
 double load_factor(const StepResult& step);
-inline constexpr double kIdlePowerShare = 0.3;  // of all-in power: chip idle 10-20 % of TDP, fans, hosts
+inline constexpr double kIdlePowerShare =
+    0.3;  // of all-in power: chip idle 10-20 % of TDP, fans, hosts
 
-// Rental includes power (an hour is an hour); owned is capital over life and availability, network and
-// maintenance on top, and electricity at `load`. Throws UnsupportedError when the price file has no
-// price of this kind for the system.
+// Rental includes power (an hour is an hour); owned is capital over life and availability, network
+// and maintenance on top, and electricity at `load`. Throws UnsupportedError when the price file
+// has no price of this kind for the system.
 HourlyPrice hourly_price(const HardwarePrices& prices, const hwmodels::Hardware& hardware,
                          Ownership ownership, double load, const PriceTuning& tuning = {});
 
@@ -48,6 +56,9 @@ class Spread {
   void add_relative(double low_factor, double high_factor);
   void merge(const Spread& other);
   [[nodiscard]] base::Interval around(double value) const;
+  // Logarithmic half-widths of the range on each side.
+  [[nodiscard]] double down() const;
+  [[nodiscard]] double up() const;
   // The interval of 1 / value.
   [[nodiscard]] Spread inverse() const;
 

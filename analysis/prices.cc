@@ -34,9 +34,9 @@ void describe(ConfigVisitor& v, HardwarePrices& p) {
                 s.purchase_per_device);
         w.text({"source", "id in configs/sources.yaml"}, s.source);
         w.text({"reason", "where a value is assumed: why", Need::kOptional}, s.reason);
-        w.check(s.rental_per_device_hour.amount.value > 0.0 ||
-                    s.purchase_per_device.amount.value > 0.0,
-                "", "neither rental_per_device_hour nor purchase_per_device is given");
+        w.check(
+            s.rental_per_device_hour.amount.value > 0.0 || s.purchase_per_device.amount.value > 0.0,
+            "", "neither rental_per_device_hour nor purchase_per_device is given");
       },
       {.min = 1, .max = 1000});
 }
@@ -47,7 +47,8 @@ void describe(ConfigVisitor& v, ListPrices& p) {
   base::list(v, {"prices", "per million tokens"}, p.prices, [](ConfigVisitor& w, ListPrice& l) {
     w.text({"model", "name"}, l.model);
     w.text({"currency", "USD or CNY"}, l.currency);
-    w.check(l.currency == "USD" || l.currency == "CNY", "currency", "'currency' must be USD or CNY");
+    w.check(l.currency == "USD" || l.currency == "CNY", "currency",
+            "'currency' must be USD or CNY");
     w.real({"input", "cache miss"}, l.input, UnitKind::kNumber, base::kNonNegative);
     w.real({"input_cache_hit", "cached prefix", Need::kOptional}, l.input_cache_hit,
            UnitKind::kNumber, base::kNonNegative);

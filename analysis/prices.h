@@ -21,11 +21,11 @@ struct HardwarePrices {
   std::string date;
   base::Ranged cny_per_usd;
   base::Ranged electricity_usd_per_kwh;
-  base::Ranged pue;                    // facility power over IT power
-  base::Ranged life_years;             // straight-line depreciation
-  base::Ranged availability;           // share of hours in service
-  base::Ranged network_adder;          // share of the purchase price, scale-out and storage
-  base::Ranged maintenance_per_year;   // share of the purchase price
+  base::Ranged pue;                           // facility power over IT power
+  base::Ranged life_years;                    // straight-line depreciation
+  base::Ranged availability;                  // share of hours in service
+  base::Ranged network_adder;                 // share of the purchase price, scale-out and storage
+  base::Ranged maintenance_per_year;          // share of the purchase price
   base::Ranged host_memory_usd_per_gb_month;  // DRAM that holds cached prefixes
   std::string source;
   std::map<std::string, SystemPrice> systems;

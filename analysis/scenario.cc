@@ -51,8 +51,8 @@ void describe(ConfigVisitor& v, Scenario& s) {
   v.text({"name", "names the output folder"}, s.name);
   bool plain = !s.name.empty() && s.name.front() != '.';
   for (const char c : s.name) {
-    plain = plain && (std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' ||
-                      c == '.');
+    plain = plain &&
+            (std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.');
   }
   v.check(plain, "name", "'name' may hold letters, digits, '-', '_' and '.' only");
   v.text({"title", "heads the report"}, s.title);
@@ -62,13 +62,12 @@ void describe(ConfigVisitor& v, Scenario& s) {
   v.integers({"contexts", "visible positions"}, s.contexts, {.min = 1, .max = kMostContext},
              {.min = 1, .max = 1000});
   v.check(all_different(s.contexts), "contexts", "'contexts' names a context twice");
-  base::list(
-      v, {"systems", "what to compare"}, s.systems,
-      [](ConfigVisitor& w, ScenarioSystem& system) {
-        w.text({"name", "a file in configs/systems"}, system.name);
-        w.text({"precision", "a file in configs/precision"}, system.precision);
-      },
-      {.min = 1, .max = 1000});
+  base::list(v, {"systems", "what to compare"}, s.systems,
+             [](ConfigVisitor& w, ScenarioSystem& system) {
+               w.text({"name", "a file in configs/systems"}, system.name);
+               w.text({"precision", "a file in configs/precision"}, system.precision);
+             },
+             {.min = 1, .max = 1000});
   std::set<std::string> names;
   for (const ScenarioSystem& system : s.systems) names.insert(system.name + "/" + system.precision);
   v.check(names.size() == s.systems.size(), "systems", "'systems' lists a system twice");
@@ -78,12 +77,12 @@ void describe(ConfigVisitor& v, Scenario& s) {
     v.boolean({"enabled", "false: one token a step"}, s.speculate);
     v.ranged({"borrowed_range", "factor on acceptance measured on another model"},
              s.borrowed_acceptance, UnitKind::kNumber, {.max = 10.0});
-    base::table(v, {"models", "by model name; a model not listed does not speculate"},
-                s.speculation, [](ConfigVisitor& w, ScenarioSpeculation& e) {
-                  w.text({"acceptance", "a file in configs/specdec"}, e.acceptance);
-                  w.integer({"draft_tokens", "proposed per step"}, e.draft_tokens,
-                            {.min = 0, .max = 64});
-                });
+    base::table(
+        v, {"models", "by model name; a model not listed does not speculate"}, s.speculation,
+        [](ConfigVisitor& w, ScenarioSpeculation& e) {
+          w.text({"acceptance", "a file in configs/specdec"}, e.acceptance);
+          w.integer({"draft_tokens", "proposed per step"}, e.draft_tokens, {.min = 0, .max = 64});
+        });
   });
   base::group(v, {"costs", "of hardware and tokens"}, [&] {
     v.text({"hardware", "a file in configs/prices"}, s.hardware_prices);
@@ -120,9 +119,10 @@ Speculation speculation_from(const AcceptanceTable& table, std::int64_t draft_to
   Speculation s;
   if (draft_tokens == 0) return s;
   if (draft_tokens > static_cast<std::int64_t>(table.mean_acceptance_length.size())) {
-    throw base::ConfigError({table.name, 0, 0},
-                            fmt::format("has no acceptance length for {} draft tokens, only up to {}",
-                                        draft_tokens, table.mean_acceptance_length.size()));
+    throw base::ConfigError(
+        {table.name, 0, 0},
+        fmt::format("has no acceptance length for {} draft tokens, only up to {}", draft_tokens,
+                    table.mean_acceptance_length.size()));
   }
   s.draft_tokens = draft_tokens;
   s.acceptance_length = table.mean_acceptance_length[static_cast<std::size_t>(draft_tokens - 1)];

@@ -1,4 +1,5 @@
-// A scenario file: which models, systems and contexts, under which rules. Files: configs/scenarios/*.yaml.
+// A scenario file: which models, systems and contexts, under which rules. Files:
+// configs/scenarios/*.yaml.
 #pragma once
 
 #include <cstdint>

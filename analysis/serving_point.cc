@@ -27,11 +27,13 @@ std::string_view to_string(PointStatus status) {
   return "unsupported";
 }
 
-w::Batch decode_batch(std::int64_t sequences, std::int64_t context, const Speculation& speculation) {
+w::Batch decode_batch(std::int64_t sequences, std::int64_t context,
+                      const Speculation& speculation) {
   w::Batch b;
   b.phase = w::Phase::kDecode;
   b.sequences = sequences;
-  // The verified token and its drafts end at `context`; a context shorter than that has fewer drafts.
+  // The verified token and its drafts end at `context`; a context shorter than that has fewer
+  // drafts.
   b.new_tokens = std::min(context, 1 + speculation.draft_tokens);
   b.context = context;
   b.draft_tokens = speculation.draft_tokens;
@@ -57,7 +59,8 @@ bool plan_possible(const w::ParallelPlan& plan, const w::ModelSpec& model, std::
 std::string short_of_memory(const Subject& s, const MemoryUse& use, const w::ParallelPlan& plan,
                             std::int64_t context) {
   return fmt::format(
-      "{} on {} does not fit: {} a device needs {} of weights and {} for one sequence of {} tokens, "
+      "{} on {} does not fit: {} a device needs {} of weights and {} for one sequence of {} "
+      "tokens, "
       "{} are usable",
       s.model->name, s.hardware->system.name, w::to_string(plan),
       base::format_quantity(use.weights, base::UnitKind::kBytes),
@@ -114,7 +117,7 @@ DecodePoint best_decode(const Subject& s, std::int64_t context, const Speculatio
                         const ServingRules& rules) {
   DecodePoint best;
   best.status = PointStatus::kDoesNotFit;
-  bool found = false;       // a plan that meets the limit
+  bool found = false;  // a plan that meets the limit
   bool any_fits = false;
   double least_missing = 0.0;
   std::string impossible;
@@ -181,13 +184,12 @@ DecodePoint best_decode(const Subject& s, std::int64_t context, const Speculatio
     return best;
   }
   if (best.status == PointStatus::kMissesTpot) {
-    best.reason = fmt::format("one sequence per rank takes {} a token, above the limit of {}",
-                              base::format_quantity(best.tpot.value(), base::UnitKind::kSeconds),
-                              base::format_quantity(rules.tpot_limit.value(),
-                                                    base::UnitKind::kSeconds));
+    best.reason =
+        fmt::format("one sequence per rank takes {} a token, above the limit of {}",
+                    base::format_quantity(best.tpot.value(), base::UnitKind::kSeconds),
+                    base::format_quantity(rules.tpot_limit.value(), base::UnitKind::kSeconds));
   }
-  const w::Batch batch =
-      decode_batch(best.batch / best.plan.pp, context, speculation);
+  const w::Batch batch = decode_batch(best.batch / best.plan.pp, context, speculation);
   for_each_tuning([&](const hwmodels::Tuning& tuning) {
     StepEvaluator moved(deploy(s, best.plan, draft), tuning);
     best.step_spread.add(best.step.time.value(), moved.estimate(batch).time.value());
@@ -270,9 +272,9 @@ PrefillPoint best_prefill(const Subject& s, std::int64_t context, const ServingR
       best.reason = error.what();
       return best;
     }
-    point.tokens_per_second_per_device =
-        static_cast<double>(point.prompts) * static_cast<double>(context) /
-        point.time.value() / static_cast<double>(plan.stage_ranks());
+    point.tokens_per_second_per_device = static_cast<double>(point.prompts) *
+                                         static_cast<double>(context) / point.time.value() /
+                                         static_cast<double>(plan.stage_ranks());
     if (!found || point.tokens_per_second_per_device > best.tokens_per_second_per_device) {
       best = point;
     }
@@ -287,9 +289,9 @@ PrefillPoint best_prefill(const Subject& s, std::int64_t context, const ServingR
   }
   for_each_tuning([&](const hwmodels::Tuning& tuning) {
     StepEvaluator moved(deploy(s, best.plan, false), tuning);
-    best.time_spread.add(best.time.value(),
-                         prefill_time(moved, best.prompts, context, chunk).value() *
-                             rules.serving_overhead.value);
+    best.time_spread.add(
+        best.time.value(),
+        prefill_time(moved, best.prompts, context, chunk).value() * rules.serving_overhead.value);
   });
   add_overhead(best.time_spread, rules);
   return best;

@@ -15,14 +15,15 @@ namespace foretoken::analysis {
 struct Speculation {
   std::int64_t draft_tokens = 0;
   double acceptance_length = 1.0;
-  double low_factor = 1.0;   // range of the acceptance length, where it was measured on another model
+  double low_factor =
+      1.0;  // range of the acceptance length, where it was measured on another model
   double high_factor = 1.0;
 };
 
 struct ServingRules {
   base::Seconds tpot_limit{0.05};
-  double memory_share = 0.9;          // of device memory for weights and cache
-  std::int64_t chunk_tokens = 8192;   // prefill tokens per rank and step
+  double memory_share = 0.9;         // of device memory for weights and cache
+  std::int64_t chunk_tokens = 8192;  // prefill tokens per rank and step
   workloads::Overlap overlap = workloads::Overlap::kWaves;
   std::int64_t waves = 4;
   workloads::Routing routing = workloads::Routing::kUniform;
@@ -39,7 +40,8 @@ struct Subject {
   workloads::Precision precision;
 };
 
-// A decode step in which `sequences` sequences verify one token and its drafts, ending at `context`.
+// A decode step in which `sequences` sequences verify one token and its drafts, ending at
+// `context`.
 workloads::Batch decode_batch(std::int64_t sequences, std::int64_t context,
                               const Speculation& speculation);
 
@@ -53,7 +55,7 @@ struct DecodePoint {
   std::int64_t max_batch = 0;  // sequences that fit, over all devices of the plan
   std::int64_t batch = 0;      // sequences at the chosen point
   MemoryUse memory;
-  StepResult step;          // as modelled; step_time has the serving overhead
+  StepResult step;  // as modelled; step_time has the serving overhead
   base::Seconds step_time;
   Spread step_spread;
   base::Seconds tpot;  // time per emitted token of one sequence
@@ -69,8 +71,8 @@ struct DecodePoint {
 
 // The plan and batch with the highest throughput per device whose TPOT meets the limit; where none
 // does, the plan with the lowest TPOT (kMissesTpot).
-DecodePoint best_decode(const Subject& subject, std::int64_t context, const Speculation& speculation,
-                        const ServingRules& rules);
+DecodePoint best_decode(const Subject& subject, std::int64_t context,
+                        const Speculation& speculation, const ServingRules& rules);
 
 struct PrefillPoint {
   PointStatus status = PointStatus::kOk;
@@ -79,7 +81,7 @@ struct PrefillPoint {
   std::int64_t prompts = 0;  // computed together
   base::Seconds time;        // of these prompts
   Spread time_spread;
-  StepResult step;           // a chunk in the middle of the prompt
+  StepResult step;  // a chunk in the middle of the prompt
   double tokens_per_second_per_device = 0.0;
 };
 
@@ -93,7 +95,8 @@ std::vector<workloads::ParallelPlan> candidate_plans(const workloads::ModelSpec&
                                                      const ServingRules& rules);
 
 // Time to compute `prompts` prompts of `context` tokens in chunks; exact up to eight chunks, beyond
-// that by the trapezoid rule over nine of them (a chunk's time is close to linear in what precedes it).
+// that by the trapezoid rule over nine of them (a chunk's time is close to linear in what precedes
+// it).
 base::Seconds prefill_time(StepEvaluator& evaluator, std::int64_t prompts, std::int64_t context,
                            std::int64_t chunk);
 

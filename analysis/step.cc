@@ -67,11 +67,11 @@ MemoryUse memory_use(const Deployment& d, std::int64_t context, double usable_sh
                        (real(plan.stage_ranks()) / real(plan.ep));
   double weights = real(b.routed) * slots + real(b.split) / real(plan.tp) + real(b.replicated);
   if (d.draft) {
-    const double draft_slots =
-        m.draft_experts == 0
-            ? 0.0
-            : real(w::share(m.draft_experts, plan.ep, plan.ep - 1)) / real(m.draft_experts) /
-                  (real(plan.stage_ranks()) / real(plan.ep));
+    const double draft_slots = m.draft_experts == 0
+                                   ? 0.0
+                                   : real(w::share(m.draft_experts, plan.ep, plan.ep - 1)) /
+                                         real(m.draft_experts) /
+                                         (real(plan.stage_ranks()) / real(plan.ep));
     weights += real(b.draft_routed) * draft_slots + real(b.draft_split) / real(plan.tp) +
                real(b.draft_replicated);
   }
@@ -81,10 +81,10 @@ MemoryUse memory_use(const Deployment& d, std::int64_t context, double usable_sh
   // A draft layer keeps a window (V3.2: the full latent) of its own.
   if (d.draft) {
     for (const w::LayerSpec& l : m.draft_layers) {
-      sequence += l.attention == w::AttentionKind::kMlaDsa
-                      ? real(context) * real(d.precision.main_entry_bytes +
-                                             d.precision.index_entry_bytes)
-                      : real(std::min(context, m.window) * d.precision.window_entry_bytes);
+      sequence +=
+          l.attention == w::AttentionKind::kMlaDsa
+              ? real(context) * real(d.precision.main_entry_bytes + d.precision.index_entry_bytes)
+              : real(std::min(context, m.window) * d.precision.window_entry_bytes);
     }
   }
   use.per_sequence = sequence / real(plan.pp);

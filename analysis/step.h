@@ -33,11 +33,11 @@ struct StepResult {
   // Share of the time each bound accounts for on the critical path; sums to 1.
   std::array<double, kBounds> shares{};
   std::array<double, hwmodels::kUnits> utilisation{};  // busy time over step time
-  [[nodiscard]] int bound() const;  // the largest share
+  [[nodiscard]] int bound() const;                     // the largest share
 };
 
-// Evaluates steps of one deployment again and again without touching the heap. The rank evaluated is
-// the one with the largest share of everything that does not divide evenly.
+// Evaluates steps of one deployment again and again without touching the heap. The rank evaluated
+// is the one with the largest share of everything that does not divide evenly.
 class StepEvaluator {
  public:
   explicit StepEvaluator(const Deployment& deployment, const hwmodels::Tuning& tuning = {});
@@ -71,7 +71,8 @@ struct MemoryUse {
 };
 MemoryUse memory_use(const Deployment& deployment, std::int64_t context, double usable_share);
 
-// Sequences per data-parallel rank that fit beside the weights; nullopt when the weights alone do not.
+// Sequences per data-parallel rank that fit beside the weights; nullopt when the weights alone do
+// not.
 std::optional<std::int64_t> sequences_that_fit(const MemoryUse& use);
 
 }  // namespace foretoken::analysis

@@ -1,4 +1,5 @@
-// The few fitted constants of a chip, apart from its facts. Files: configs/calibration/<chip or family>.yaml.
+// The few fitted constants of a chip, apart from its facts. Files: configs/calibration/<chip or
+// family>.yaml.
 #pragma once
 
 #include <array>
@@ -12,27 +13,28 @@ namespace foretoken::hwmodels {
 
 // Each constant has a physical meaning and a range; reports show how far results move across it.
 struct Calibration {
-  std::string name;      // of the chip, or of the family it is inherited by
+  std::string name;  // of the chip, or of the family it is inherited by
   base::Basis basis = base::Basis::kAssumed;
-  std::string data;      // the measurements it was fitted to, or why it is assumed
-  std::string command;   // the command that fitted it; empty when assumed
+  std::string data;     // the measurements it was fitted to, or why it is assumed
+  std::string command;  // the command that fitted it; empty when assumed
   std::string source;
   // Share of the datasheet rate that large, well-shaped work reaches.
   base::Ranged memory_efficiency{0.9, 0.9, 0.9};
   base::Ranged cache_efficiency{0.8, 0.8, 0.8};
   base::Ranged vector_efficiency{0.6, 0.6, 0.6};
   std::array<base::Ranged, workloads::kDtypeCount> matrix_efficiency{};
-  // Share of a GEMM's matrix rate that attention reaches: in prefill, on BF16 entries, and in decode,
-  // where vector units widen cached FP8 entries and the softmax has few rows to hide behind.
+  // Share of a GEMM's matrix rate that attention reaches: in prefill, on BF16 entries, and in
+  // decode, where vector units widen cached FP8 entries and the softmax has few rows to hide
+  // behind.
   base::Ranged prefill_attention{0.65, 0.65, 0.65};
   base::Ranged decode_attention{0.4, 0.4, 0.4};
   base::Ranged link_efficiency{0.7, 0.7, 0.7};
   base::Ranged host_efficiency{0.8, 0.8, 0.8};  // of the host link
   // Seconds.
-  base::Ranged launch_latency{};       // one kernel to the next in a captured graph
-  base::Ranged fill_latency{};         // first bytes in, last bytes out of a kernel's pipeline
-  base::Ranged collective_latency{};   // floor of a collective beyond link flight time
-  base::Ranged step_overhead{};        // host work between two engine steps
+  base::Ranged launch_latency{};      // one kernel to the next in a captured graph
+  base::Ranged fill_latency{};        // first bytes in, last bytes out of a kernel's pipeline
+  base::Ranged collective_latency{};  // floor of a collective beyond link flight time
+  base::Ranged step_overhead{};       // host work between two engine steps
 };
 
 void describe(base::ConfigVisitor& v, Calibration& calibration);

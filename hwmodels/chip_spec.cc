@@ -14,9 +14,8 @@ using workloads::Dtype;
 base::FlopsPerSecond ChipSpec::peak(Dtype dtype) const {
   const base::FlopsPerSecond rate = matrix.peak[static_cast<std::size_t>(dtype)];
   if (rate.value() <= 0.0) {
-    throw base::UnsupportedError(
-        fmt::format("{} has no {} peak: its matrix unit cannot multiply that dtype", name,
-                    to_string(dtype)));
+    throw base::UnsupportedError(fmt::format(
+        "{} has no {} peak: its matrix unit cannot multiply that dtype", name, to_string(dtype)));
   }
   return rate;
 }
@@ -75,33 +74,32 @@ void describe(ConfigVisitor& v, ChipSpec& chip) {
     base::quantity(v, {"bandwidth", "most one core can draw from memory"}, chip.core_bandwidth);
     v.text({"bandwidth_source", "id in configs/sources.yaml"}, chip.core_bandwidth_source);
     v.text({"source", "id in configs/sources.yaml"}, chip.core_source);
-    base::list(
-        v, {"local_memory", "memories inside one core", Need::kOptional}, chip.local_memory,
-        [](ConfigVisitor& w, LocalMemory& m) {
-          w.text({"name", "smem, tmem, l1, l0a, ..."}, m.name);
-          base::quantity(w, {"capacity", "per core"}, m.capacity);
-          w.text({"source", "id in configs/sources.yaml"}, m.source);
-        },
-        {.min = 0, .max = 16});
+    base::list(v, {"local_memory", "memories inside one core", Need::kOptional}, chip.local_memory,
+               [](ConfigVisitor& w, LocalMemory& m) {
+                 w.text({"name", "smem, tmem, l1, l0a, ..."}, m.name);
+                 base::quantity(w, {"capacity", "per core"}, m.capacity);
+                 w.text({"source", "id in configs/sources.yaml"}, m.source);
+               },
+               {.min = 0, .max = 16});
   });
   base::group(v, {"matrix_unit", "all cores together"}, [&] { describe_matrix(v, chip.matrix); });
   base::group(v, {"vector_unit", "all cores together"}, [&] {
     base::quantity(v, {"fp32", "peak at 32 bits"}, chip.vector.fp32);
     base::quantity(v, {"fp16", "peak at 16 bits"}, chip.vector.fp16);
-    v.real({"special_rate", "exp, reciprocal and square root per FP32 FLOP of the peak", Need::kOptional},
+    v.real({"special_rate", "exp, reciprocal and square root per FP32 FLOP of the peak",
+            Need::kOptional},
            chip.vector.special_rate, UnitKind::kNumber, base::kFraction);
     v.text({"source", "id in configs/sources.yaml"}, chip.vector.source);
   });
-  base::list(
-      v, {"memory", "levels of the whole chip, outermost first: hbm, l2"}, chip.memory,
-      [](ConfigVisitor& w, MemoryLevel& m) {
-        w.text({"name", "hbm, l2"}, m.name);
-        base::quantity(w, {"capacity", "usable"}, m.capacity);
-        base::quantity(w, {"bandwidth", "reads"}, m.bandwidth);
-        base::quantity(w, {"latency", "of one dependent read"}, m.latency);
-        w.text({"source", "id in configs/sources.yaml"}, m.source);
-      },
-      {.min = 2, .max = 2});
+  base::list(v, {"memory", "levels of the whole chip, outermost first: hbm, l2"}, chip.memory,
+             [](ConfigVisitor& w, MemoryLevel& m) {
+               w.text({"name", "hbm, l2"}, m.name);
+               base::quantity(w, {"capacity", "usable"}, m.capacity);
+               base::quantity(w, {"bandwidth", "reads"}, m.bandwidth);
+               base::quantity(w, {"latency", "of one dependent read"}, m.latency);
+               w.text({"source", "id in configs/sources.yaml"}, m.source);
+             },
+             {.min = 2, .max = 2});
   base::group(v, {"host", "the way to host memory"}, [&] {
     base::quantity(v, {"bandwidth", "per direction"}, chip.host_bandwidth);
     v.text({"source", "id in configs/sources.yaml"}, chip.host_source);

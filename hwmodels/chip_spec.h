@@ -26,8 +26,8 @@ struct MatrixUnit {
   std::array<base::FlopsPerSecond, workloads::kDtypeCount> peak{};
   std::int64_t tile_rows = 0;     // rows of the smallest full-rate tile (weight side)
   std::int64_t tile_columns = 0;  // columns of the smallest full-rate tile (token side)
-  // Largest tile whose FP32 sums one core holds, and how many neighbouring cores share operand tiles
-  // (clusters with multicast, paired cores), which divides what they read through the cache.
+  // Largest tile whose FP32 sums one core holds, and how many neighbouring cores share operand
+  // tiles (clusters with multicast, paired cores), which divides what they read through the cache.
   std::int64_t accumulator_rows = 0;
   std::int64_t accumulator_columns = 0;
   std::int64_t operand_sharing = 1;
@@ -37,9 +37,9 @@ struct MatrixUnit {
 };
 
 struct VectorUnit {
-  base::FlopsPerSecond fp32;        // peak of the whole chip
-  base::FlopsPerSecond fp16;        // peak of the whole chip at 16 bits
-  double special_rate = 0.0625;     // exp, reciprocal, sqrt per FP32 FLOP of the peak (FMA = 2)
+  base::FlopsPerSecond fp32;     // peak of the whole chip
+  base::FlopsPerSecond fp16;     // peak of the whole chip at 16 bits
+  double special_rate = 0.0625;  // exp, reciprocal, sqrt per FP32 FLOP of the peak (FMA = 2)
   std::string source;
 };
 

@@ -22,8 +22,8 @@ double dimension_rate(const FabricDimension& d, double efficiency, std::int64_t 
 
 void require_devices(const Hardware& h, std::int64_t ranks) {
   if (ranks > h.system.devices()) {
-    throw base::UnsupportedError(fmt::format("{} has {} devices; {} are needed", h.system.name,
-                                             h.system.devices(), ranks));
+    throw base::UnsupportedError(
+        fmt::format("{} has {} devices; {} are needed", h.system.name, h.system.devices(), ranks));
   }
 }
 
@@ -34,8 +34,7 @@ LinkTime all_to_all(const Hardware& h, const Rates& rates, double bytes, std::in
   if (ranks <= 1) return out;
   require_devices(h, ranks);
   // With the part a rank keeps for itself, coordinates of source and destination are independent.
-  const double with_self =
-      bytes * static_cast<double>(ranks) / static_cast<double>(ranks - 1);
+  const double with_self = bytes * static_cast<double>(ranks) / static_cast<double>(ranks - 1);
   std::int64_t left = ranks;
   for (const FabricDimension& d : h.system.fabric) {
     if (left <= 1) break;

@@ -55,8 +55,7 @@ Hardware load_hardware(const std::string& name_or_path, const fs::path& configs)
     for (const std::string& n : list_configs(configs, "systems")) {
       known += (known.empty() ? "" : ", ") + n;
     }
-    throw base::ConfigError({name_or_path, 0, 0},
-                            fmt::format("no such system; known: {}", known));
+    throw base::ConfigError({name_or_path, 0, 0}, fmt::format("no such system; known: {}", known));
   }
   Hardware h;
   h.system = load_named<SystemSpec>(path);
@@ -75,10 +74,9 @@ Hardware load_hardware(const std::string& name_or_path, const fs::path& configs)
     const auto dtype = static_cast<Dtype>(i);
     if (h.chip.supports(dtype) &&
         h.calibration.matrix_efficiency[static_cast<std::size_t>(i)].value <= 0.0) {
-      throw base::ConfigError(
-          {(fs::exists(own) ? own : family).string(), 0, 0},
-          fmt::format("efficiency.matrix lacks {}, which {} can multiply", to_string(dtype),
-                      h.chip.name));
+      throw base::ConfigError({(fs::exists(own) ? own : family).string(), 0, 0},
+                              fmt::format("efficiency.matrix lacks {}, which {} can multiply",
+                                          to_string(dtype), h.chip.name));
     }
   }
   return h;
@@ -97,8 +95,8 @@ Rates derive_rates(const Hardware& h, const Tuning& tuning) {
   Rates r;
   r.cores = static_cast<double>(h.chip.cores);
   for (std::size_t i = 0; i < r.core_flops.size(); ++i) {
-    r.core_flops[i] = h.chip.matrix.peak[i].value() / r.cores *
-                      rate(c.matrix_efficiency[i], Constant::kMatrix);
+    r.core_flops[i] =
+        h.chip.matrix.peak[i].value() / r.cores * rate(c.matrix_efficiency[i], Constant::kMatrix);
   }
   r.prefill_attention = rate(c.prefill_attention, Constant::kAttention);
   r.decode_attention = rate(c.decode_attention, Constant::kAttention);

@@ -31,7 +31,16 @@ std::vector<std::string> list_configs(const std::filesystem::path& configs,
 
 // Which end of each fitted constant's range to use; kCentral is the fitted value.
 enum class Constant : std::uint8_t {
-  kMemory, kCache, kVector, kMatrix, kAttention, kLink, kLaunch, kFill, kCollective, kStep
+  kMemory,
+  kCache,
+  kVector,
+  kMatrix,
+  kAttention,
+  kLink,
+  kLaunch,
+  kFill,
+  kCollective,
+  kStep
 };
 inline constexpr int kConstants = 10;
 
@@ -42,22 +51,22 @@ using Tuning = std::array<int, kConstants>;
 struct Rates {
   double cores = 1.0;
   std::array<double, workloads::kDtypeCount> core_flops{};  // achieved per core, 0 = no such dtype
-  double prefill_attention = 1.0;  // share of a GEMM's rate
+  double prefill_attention = 1.0;                           // share of a GEMM's rate
   double decode_attention = 1.0;
-  double vector_fp32 = 1.0;       // achieved operations/s of the chip
+  double vector_fp32 = 1.0;  // achieved operations/s of the chip
   double vector_fp16 = 1.0;
-  double special = 1.0;           // exp and friends per second
-  double memory = 1.0;            // achieved B/s of the chip
-  double core_memory = 1.0;       // B/s one core can draw
-  double cache = 1.0;             // achieved B/s
-  double cache_capacity = 1.0;    // B
-  double host = 1.0;              // B/s
-  double memory_latency = 0.0;    // s
-  double clock = 1.0;             // Hz
-  double launch = 0.0;            // s
-  double fill = 0.0;              // s
-  double collective = 0.0;        // s
-  double step = 0.0;              // s
+  double special = 1.0;         // exp and friends per second
+  double memory = 1.0;          // achieved B/s of the chip
+  double core_memory = 1.0;     // B/s one core can draw
+  double cache = 1.0;           // achieved B/s
+  double cache_capacity = 1.0;  // B
+  double host = 1.0;            // B/s
+  double memory_latency = 0.0;  // s
+  double clock = 1.0;           // Hz
+  double launch = 0.0;          // s
+  double fill = 0.0;            // s
+  double collective = 0.0;      // s
+  double step = 0.0;            // s
   double link_efficiency = 1.0;
   double tile_rows = 1.0;
   double tile_columns = 1.0;

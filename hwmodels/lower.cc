@@ -83,8 +83,8 @@ void Lowering::emit_block(const w::ParallelPlan& plan, const Rates& rates) {
       const double scale = 1.0 / static_cast<double>(plan.waves);
       for (std::int64_t i = 0; i < plan.waves; ++i) {
         // One fused kernel: only its first wave pays the launch and the first flight.
-        arrivals_.push_back(emit(kernel, kernel.cost, i == 0 ? start + kernel.cost.latency : 0.0,
-                                 scale, kNone));
+        arrivals_.push_back(
+            emit(kernel, kernel.cost, i == 0 ? start + kernel.cost.latency : 0.0, scale, kNone));
       }
       kernel.task = arrivals_.back();
     } else if (waves && !arrivals_.empty() && is_expert(kernel.role)) {
@@ -103,7 +103,8 @@ void Lowering::emit_block(const w::ParallelPlan& plan, const Rates& rates) {
   }
 }
 
-// Experts in waves, inside one kernel with dispatch and combine: wave i starts when its tokens are here.
+// Experts in waves, inside one kernel with dispatch and combine: wave i starts when its tokens are
+// here.
 void Lowering::emit_waves(std::size_t first_expert, std::int64_t waves, const Rates& rates) {
   Cost all;
   Kernel merged = kernels_[first_expert];

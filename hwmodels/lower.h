@@ -17,14 +17,14 @@ namespace foretoken::hwmodels {
 inline constexpr task::QueueId kComputeQueue = 0;
 inline constexpr task::QueueId kCommunicationQueue = 1;
 
-// Lowers operator graphs again and again without touching the heap. A task's label is the Role of the
-// operator whose kernel it is; a segment's label is the block's index.
+// Lowers operator graphs again and again without touching the heap. A task's label is the Role of
+// the operator whose kernel it is; a segment's label is the block's index.
 class Lowering {
  public:
   Lowering();
 
-  // One task per kernel (operators fused as `stack` says), every kernel with its launch and pipeline
-  // fill; communication on its own queue, overlapped as the plan says. Replaces graph().
+  // One task per kernel (operators fused as `stack` says), every kernel with its launch and
+  // pipeline fill; communication on its own queue, overlapped as the plan says. Replaces graph().
   void lower(const workloads::OpGraph& ops, const workloads::ParallelPlan& plan,
              const Hardware& hardware, const Rates& rates, const Stack& stack);
 

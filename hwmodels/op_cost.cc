@@ -44,8 +44,8 @@ double core_rate(const Hardware& h, const Rates& r, Dtype compute, Dtype weight)
 
 double storage_bytes(Dtype d) { return static_cast<double>(w::element_bits(d)) / 8.0; }
 
-// Where a kernel's activations live: in the cache when they fit, else in memory. `loaded` is what its
-// tiles already read through the cache.
+// Where a kernel's activations live: in the cache when they fit, else in memory. `loaded` is what
+// its tiles already read through the cache.
 void charge_activations(Cost& c, const Rates& r, double bytes, double loaded = 0.0) {
   c[Unit::kCache] += (bytes - loaded) / r.cache;
   if (bytes > kCacheShare * r.cache_capacity) c[Unit::kMemory] += bytes / r.memory;
@@ -129,7 +129,8 @@ struct Coster {
     // Each head tile reads the entries again; what the cache holds is read from memory once.
     const double through_cache = requested * head_tiles;
     const double touched = std::min(requested, distinct);
-    const double hit = std::clamp(kCacheShare * r.cache_capacity / std::max(touched, 1.0), 0.0, 1.0);
+    const double hit =
+        std::clamp(kCacheShare * r.cache_capacity / std::max(touched, 1.0), 0.0, 1.0);
     const double from_memory = touched + (requested - touched) * (1.0 - hit);
     c[Unit::kMemory] = memory_seconds(from_memory, cores, r);
     c[Unit::kCache] = through_cache / r.cache;
@@ -188,10 +189,11 @@ struct Coster {
     Cost c;
     const w::WorkCount n = w::count(op);
     charge_vector(c, r, static_cast<double>(n.vector_ops), static_cast<double>(n.special_ops));
-    // The state of the block being filled is in memory: every token's row is written, and the rows of
-    // a completed block are read back.
+    // The state of the block being filled is in memory: every token's row is written, and the rows
+    // of a completed block are read back.
     const double state =
-        4.0 * 2.0 * static_cast<double>(op.tokens * op.state_width + op.emitted * op.slots * op.width);
+        4.0 * 2.0 *
+        static_cast<double>(op.tokens * op.state_width + op.emitted * op.slots * op.width);
     c[Unit::kMemory] = (state + static_cast<double>(n.weight_bytes + n.kv_write_bytes)) / r.memory;
     charge_activations(c, r, static_cast<double>(n.input_bytes));
     return c;
@@ -203,16 +205,16 @@ struct Coster {
     const w::WorkCount n = w::count(op);
     if (op.phase == w::HyperPhase::kPre) {
       const double rate = core_rate(h, r, op.compute, op.compute);
-      const GemmTime t =
-          gemm_time({static_cast<double>(op.outputs), static_cast<double>(op.tokens),
-                     static_cast<double>(op.streams * op.hidden)},
-                    rate, 4.0, 2.0, r);
+      const GemmTime t = gemm_time({static_cast<double>(op.outputs), static_cast<double>(op.tokens),
+                                    static_cast<double>(op.streams * op.hidden)},
+                                   rate, 4.0, 2.0, r);
       c[Unit::kMatrix] = t.matrix;
       c[Unit::kCache] = t.cache_bytes / r.cache;
       // The projection is a GEMM over all streams with k split over cores; a second kernel sums the
       // parts and runs Sinkhorn, whose steps depend on each other.
-      c.latency += r.launch + r.fill +
-                   2.0 * static_cast<double>(op.sinkhorn_iterations) * kSinkhornStepCycles / r.clock;
+      c.latency +=
+          r.launch + r.fill +
+          2.0 * static_cast<double>(op.sinkhorn_iterations) * kSinkhornStepCycles / r.clock;
     }
     c[Unit::kMemory] = static_cast<double>(n.weight_bytes) / r.memory;
     charge_activations(c, r, static_cast<double>(n.input_bytes + n.output_bytes));
@@ -265,7 +267,8 @@ struct Coster {
         t = all_gather(h, r, bytes, op.ranks);
         break;
       case w::CollectiveKind::kReduceScatter:
-        t = all_to_all(h, r, bytes * static_cast<double>(op.ranks - 1) / static_cast<double>(op.ranks),
+        t = all_to_all(h, r,
+                       bytes * static_cast<double>(op.ranks - 1) / static_cast<double>(op.ranks),
                        op.ranks);
         break;
       case w::CollectiveKind::kSendRecv:
@@ -291,8 +294,9 @@ struct Coster {
     return c;
   }
 
-  // FP4 weights meet FP8 activations: where the matrix unit takes no such pair, vector units convert
-  // every weight once per tile of tokens (2 operations an element at the 16-bit rate: look up, scale).
+  // FP4 weights meet FP8 activations: where the matrix unit takes no such pair, vector units
+  // convert every weight once per tile of tokens (2 operations an element at the 16-bit rate: look
+  // up, scale).
   void widen(Cost& c, Dtype compute, Dtype weight, double elements) const {
     const bool needed = weight == Dtype::kFp4 && compute != Dtype::kFp4 &&
                         (r.widen_on_vector || compute != Dtype::kFp8);
@@ -307,8 +311,7 @@ GemmTime gemm_time(const GemmShape& s, double core_flops, double weight_bytes,
                    double activation_bytes, const Rates& r) {
   GemmTime best;
   double best_time = 0.0;
-  const double row_tile =
-      std::clamp(ceil_to(s.rows, r.tile_rows), r.tile_rows, r.accumulator_rows);
+  const double row_tile = std::clamp(ceil_to(s.rows, r.tile_rows), r.tile_rows, r.accumulator_rows);
   const double row_tiles = std::ceil(s.rows / row_tile);
   // Few tokens: one tile as wide as they need. Many: the width whose waves cost least.
   for (double width = std::min(64.0, r.accumulator_columns); width <= r.accumulator_columns;

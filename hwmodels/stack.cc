@@ -45,7 +45,8 @@ Stack load_stack(const std::string& name, const fs::path& configs) {
       v.text({kRoleNames[i], "joins this operator's kernel", base::Need::kOptional}, host_name);
       if (host_name.empty()) continue;
       const std::optional<Role> host = find_role(host_name);
-      v.check(host.has_value(), kRoleNames[i], fmt::format("no operator is called '{}'", host_name));
+      v.check(host.has_value(), kRoleNames[i],
+              fmt::format("no operator is called '{}'", host_name));
       v.check(*host != static_cast<Role>(i), kRoleNames[i],
               fmt::format("'{}' cannot join itself", host_name));
       stack.host[i] = *host;

@@ -18,8 +18,8 @@ struct Stack {
   std::array<workloads::Role, workloads::kRoles> host{};
 };
 
-// Reads configs/stacks/<name>.yaml. Unknown operator names, and hosts that are fused themselves, are
-// ConfigErrors.
+// Reads configs/stacks/<name>.yaml. Unknown operator names, and hosts that are fused themselves,
+// are ConfigErrors.
 Stack load_stack(const std::string& name, const std::filesystem::path& configs);
 
 }  // namespace foretoken::hwmodels

@@ -46,7 +46,8 @@ void describe(ConfigVisitor& v, SystemSpec& system) {
                        d.bandwidth);
         base::quantity(w, {"latency", "one way, device to device"}, d.latency);
         w.ranged({"oversubscription", "of the upper levels; 1 is non-blocking", Need::kOptional},
-                 d.oversubscription, UnitKind::kNumber, {.min = 1.0, .max = 64.0, .open_low = false});
+                 d.oversubscription, UnitKind::kNumber,
+                 {.min = 1.0, .max = 64.0, .open_low = false});
         w.boolean({"scale_up", "memory semantics, inside the super-node"}, d.scale_up);
         w.text({"source", "id in configs/sources.yaml"}, d.source);
       },

@@ -1,4 +1,5 @@
-// A system as data: how many chips, how they are joined, what feeds them. Files: configs/systems/*.yaml.
+// A system as data: how many chips, how they are joined, what feeds them. Files:
+// configs/systems/*.yaml.
 #pragma once
 
 #include <cstdint>
@@ -24,20 +25,20 @@ struct FabricDimension {
   base::BytesPerSecond bandwidth;  // per device and direction, all its ports of this dimension
   base::Seconds latency;           // one way, device to device
   base::Ranged oversubscription{1.0, 1.0, 1.0};
-  bool scale_up = true;            // load/store memory semantics (inside the super-node)
+  bool scale_up = true;  // load/store memory semantics (inside the super-node)
   std::string source;
 };
 
 struct SystemSpec {
   std::string name;
   std::string title;
-  std::string chip;                     // configs/chips/<chip>.yaml
+  std::string chip;                      // configs/chips/<chip>.yaml
   std::int64_t devices_per_package = 1;  // a device is what runs one rank
   std::int64_t devices_per_node = 1;     // devices under one host
   std::vector<FabricDimension> fabric;   // innermost first; the sizes multiply to the device count
   base::Bytes host_memory;               // per device
   std::string host_source;
-  base::Ranged power_watts;              // per device, host and network share included, full load
+  base::Ranged power_watts;  // per device, host and network share included, full load
   std::string power_source;
   std::string note;
 

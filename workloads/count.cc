@@ -18,15 +18,16 @@ void require_countable(const ModelSpec& m, const Positions& p) {
     tokens += static_cast<double>(s.sequences) * static_cast<double>(s.tokens);
     furthest = std::max(furthest, static_cast<double>(s.end()));
   }
-  const double width = static_cast<double>(m.heads) * static_cast<double>(2 * m.head_dim + m.rope_dim) +
-                       static_cast<double>(m.index_heads * m.index_dim);
-  const double per_token = static_cast<double>(m.layers.size() + m.draft_layers.size()) * 8.0 * width *
-                               furthest +
-                           2.0 * m.parameter_bound;
+  const double width =
+      static_cast<double>(m.heads) * static_cast<double>(2 * m.head_dim + m.rope_dim) +
+      static_cast<double>(m.index_heads * m.index_dim);
+  const double per_token =
+      static_cast<double>(m.layers.size() + m.draft_layers.size()) * 8.0 * width * furthest +
+      2.0 * m.parameter_bound;
   if (tokens * per_token > 4e18) {
-    throw base::UnsupportedError(fmt::format(
-        "{}: {:.3g} tokens at context {:.3g} need more FLOPs than a 63-bit count holds", m.name,
-        tokens, furthest));
+    throw base::UnsupportedError(
+        fmt::format("{}: {:.3g} tokens at context {:.3g} need more FLOPs than a 63-bit count holds",
+                    m.name, tokens, furthest));
   }
 }
 
@@ -38,9 +39,9 @@ class Tally {
         expert_(m.storage.expert == Dtype::kFp4   ? PrecisionClass::kFp4Fp8
                 : m.storage.expert == Dtype::kFp8 ? PrecisionClass::kFp8
                                                   : PrecisionClass::kBf16),
-        index_(!m.storage.quantised                      ? PrecisionClass::kBf16
+        index_(!m.storage.quantised               ? PrecisionClass::kBf16
                : m.family == Family::kDeepseekV32 ? PrecisionClass::kFp8
-                                                         : PrecisionClass::kFp4) {}
+                                                  : PrecisionClass::kFp4) {}
 
   // The layers of one class: `repeat` times the same work.
   void layer(const LayerSpec& l, std::int64_t repeat, const Positions& p,
@@ -54,7 +55,8 @@ class Tally {
     if (l.attention == AttentionKind::kMlaDsa) {
       const std::int64_t qk = m_.nope_dim + m_.rope_dim;
       add(Component::kAttentionProjections, linear_,
-          2 * n * (d * m_.q_rank + m_.q_rank * h * qk + d * (c + m_.rope_dim) + h * m_.value_dim * d));
+          2 * n *
+              (d * m_.q_rank + m_.q_rank * h * qk + d * (c + m_.rope_dim) + h * m_.value_dim * d));
       add(Component::kOutputLowRank, linear_, 2 * n * c * h * (m_.nope_dim + m_.value_dim));
       add(Component::kIndexerProjections, linear_,
           2 * n * (m_.q_rank * index_width + d * m_.index_dim));
@@ -197,7 +199,8 @@ FlopCount count_flops(const ModelSpec& m, const Positions& positions, std::int64
   const Positions tail = positions.last(m.decoder_tail());
   for (const auto& [l, repeat] : m.classes) {
     if (l.decoder && prompt) {
-      // Cache of every token, everything else for the tail only (whose cache is in the tail's count).
+      // Cache of every token, everything else for the tail only (whose cache is in the tail's
+      // count).
       Positions rest = positions;
       for (std::size_t i = 0; i < rest.spans.size(); ++i) {
         rest.spans[i].tokens -= tail.spans[i].tokens;
@@ -268,7 +271,8 @@ KvBytes count_kv(const ModelSpec& m, const Precision& p, std::int64_t context) {
     if (l.index == IndexMode::kCandidates) {
       kv.read_per_token += repeat * std::min(entries, m.index_candidates) * p.index_entry_bytes;
     }
-    kv.read_per_token += repeat * (indexed ? std::min(entries, m.index_topk) : entries) * p.main_entry_bytes;
+    kv.read_per_token +=
+        repeat * (indexed ? std::min(entries, m.index_topk) : entries) * p.main_entry_bytes;
     // FP32 values and scores of the block being filled (and, with overlap, the one before it).
     const std::int64_t halves = l.overlap ? 2 : 1;
     if (l.owns_cache && l.ratio > 1) {

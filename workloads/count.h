@@ -33,10 +33,20 @@ enum class Component : std::uint8_t {
 };
 inline constexpr int kComponents = 14;
 inline constexpr std::array<std::string_view, kComponents> kComponentNames = {
-    "attention_projections", "output_low_rank", "indexer_projections", "index_scores",
-    "compressors",           "core_attention",  "routed_experts",      "shared_experts",
-    "router",                "mhc",             "engram",              "lm_head",
-    "draft",                 "other"};
+    "attention_projections",
+    "output_low_rank",
+    "indexer_projections",
+    "index_scores",
+    "compressors",
+    "core_attention",
+    "routed_experts",
+    "shared_experts",
+    "router",
+    "mhc",
+    "engram",
+    "lm_head",
+    "draft",
+    "other"};
 
 struct FlopCount {
   std::array<std::array<std::int64_t, kPrecisionClasses>, kComponents> by{};
@@ -86,13 +96,13 @@ ModelParameters count_parameters(const ModelSpec& model);
 
 // Bytes of weights in the formats of `precision`.
 struct WeightBytes {
-  std::int64_t routed = 0;      // routed experts of the main model
-  std::int64_t split = 0;       // tensors that tensor parallelism divides, embedding and head included
+  std::int64_t routed = 0;  // routed experts of the main model
+  std::int64_t split = 0;   // tensors that tensor parallelism divides, embedding and head included
   std::int64_t replicated = 0;  // small tensors every rank keeps
   std::int64_t draft_routed = 0;
   std::int64_t draft_split = 0;
   std::int64_t draft_replicated = 0;
-  std::int64_t host = 0;       // Engram tables
+  std::int64_t host = 0;  // Engram tables
   std::int64_t one_expert = 0;
   std::int64_t embedding = 0;
   std::int64_t head = 0;

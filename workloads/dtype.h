@@ -8,8 +8,8 @@
 
 namespace foretoken::workloads {
 
-// Element formats. kFp4 is E2M1 with one E8M0 scale per 32 elements (MXFP4); kFp8 is E4M3; kTf32 and
-// kHf32 are FP32 operands rounded inside the matrix unit (NVIDIA's and Ascend's form).
+// Element formats. kFp4 is E2M1 with one E8M0 scale per 32 elements (MXFP4); kFp8 is E4M3; kTf32
+// and kHf32 are FP32 operands rounded inside the matrix unit (NVIDIA's and Ascend's form).
 enum class Dtype : std::uint8_t {
   kFp4,
   kInt4,

@@ -61,27 +61,30 @@ void read_v4_shapes(ConfigVisitor& v, ModelSpec& m) {
   v.integer({"hc_sinkhorn_iters", ""}, m.sinkhorn_iterations, {.min = 0, .max = 10'000});
   v.check(m.rope_dim < m.head_dim, "qk_rope_head_dim",
           "'qk_rope_head_dim' must be smaller than 'head_dim'");
-  v.check(m.heads % m.o_groups == 0, "o_groups",
-          fmt::format("'o_groups' {} does not divide 'num_attention_heads' {}", m.o_groups,
-                      m.heads));
+  v.check(
+      m.heads % m.o_groups == 0, "o_groups",
+      fmt::format("'o_groups' {} does not divide 'num_attention_heads' {}", m.o_groups, m.heads));
 }
 
-// Reads quantization_config; `expert_default` is the format of routed experts when nothing names it.
+// Reads quantization_config; `expert_default` is the format of routed experts when nothing names
+// it.
 void read_storage(ConfigVisitor& v, ModelSpec& m, Dtype expert_default, bool expert_inside) {
   static constexpr std::array<std::string_view, 3> kExpertNames = {"fp4", "fp8", "bf16"};
   static constexpr std::array<Dtype, 3> kExpertDtypes = {Dtype::kFp4, Dtype::kFp8, Dtype::kBf16};
   const auto read_expert = [&] {
-    int index = static_cast<int>(std::find(kExpertDtypes.begin(), kExpertDtypes.end(),
-                                           expert_default) -
-                                 kExpertDtypes.begin());
+    int index =
+        static_cast<int>(std::find(kExpertDtypes.begin(), kExpertDtypes.end(), expert_default) -
+                         kExpertDtypes.begin());
     v.choice({"expert_dtype", "", Need::kOptional}, index, kExpertNames);
     m.storage.expert = kExpertDtypes[static_cast<std::size_t>(index)];
   };
   std::string torch_dtype = "bfloat16";
   v.text({"torch_dtype", "", Need::kOptional}, torch_dtype);
   v.check(torch_dtype == "bfloat16" || torch_dtype == "float32" || torch_dtype == "float16",
-          "torch_dtype", fmt::format("'torch_dtype' '{}' is not known; known: bfloat16, float16, "
-                                     "float32", torch_dtype));
+          "torch_dtype",
+          fmt::format("'torch_dtype' '{}' is not known; known: bfloat16, float16, "
+                      "float32",
+                      torch_dtype));
   m.storage.plain = torch_dtype == "float32" ? Dtype::kFp32 : Dtype::kBf16;
   m.storage.linear = m.storage.plain;
   m.storage.expert = m.storage.plain;
@@ -225,9 +228,10 @@ void read_v41_text(ConfigVisitor& v, ModelSpec& m) {
   v.check(c.draft_count == 0 || m.draft_experts > 0, "num_nextn_predict_layers",
           "draft blocks need 'dspark_n_routed_experts'");
   v.check(ratios.size() == static_cast<std::size_t>(c.layer_count + c.draft_count),
-          "compress_ratios", fmt::format("'compress_ratios' has {} entries; {} layers and {} draft "
-                                         "blocks need {}", ratios.size(), c.layer_count,
-                                         c.draft_count, c.layer_count + c.draft_count));
+          "compress_ratios",
+          fmt::format("'compress_ratios' has {} entries; {} layers and {} draft "
+                      "blocks need {}",
+                      ratios.size(), c.layer_count, c.draft_count, c.layer_count + c.draft_count));
   const std::int64_t decoder_start = *std::max_element(kv_sources.begin(), kv_sources.end());
   for (std::int64_t i = 0; i < c.layer_count; ++i) {
     LayerSpec layer;
@@ -239,7 +243,7 @@ void read_v41_text(ConfigVisitor& v, ModelSpec& m) {
       const bool indexes = contains(index_sources, i);
       v.check(!layer.owns_cache || indexes, "index_source_layer_ids",
               fmt::format("layer {} owns a cache but no indexer", i));
-      layer.index = !indexes ? IndexMode::kReuse
+      layer.index = !indexes              ? IndexMode::kReuse
                     : i > candidate_layer ? IndexMode::kCandidates
                                           : IndexMode::kAll;
       layer.decoder = i >= decoder_start;
@@ -261,14 +265,17 @@ void read_v41(ConfigVisitor& v, ModelSpec& m) {
 // Generous: every matrix of a layer as wide as it could be.
 double parameter_bound(const ModelSpec& m) {
   const auto f = [](std::int64_t v) { return static_cast<double>(v); };
-  const double wide = f(m.heads) * (f(m.head_dim) + f(m.nope_dim) + f(m.value_dim) + f(m.rope_dim)) +
-                      f(m.index_heads) * f(m.index_dim) + f(m.o_groups) * f(m.o_rank);
+  const double wide =
+      f(m.heads) * (f(m.head_dim) + f(m.nope_dim) + f(m.value_dim) + f(m.rope_dim)) +
+      f(m.index_heads) * f(m.index_dim) + f(m.o_groups) * f(m.o_rank);
   const double per_layer =
       (f(m.hidden) + f(m.q_rank) + f(m.head_dim) + f(m.o_rank)) * wide +
       16.0 * f(m.hidden) * (f(m.q_rank) + f(m.head_dim) + f(m.index_dim)) +
-      3.0 * f(m.hidden) * (f(m.expert_inner) * f(m.experts + m.draft_experts + m.shared_experts) +
-                           f(m.dense_inner)) +
-      f(m.hidden) * f(m.experts) + 8.0 * f(m.streams + 2) * f(m.streams) * f(m.streams) * f(m.hidden) +
+      3.0 * f(m.hidden) *
+          (f(m.expert_inner) * f(m.experts + m.draft_experts + m.shared_experts) +
+           f(m.dense_inner)) +
+      f(m.hidden) * f(m.experts) +
+      8.0 * f(m.streams + 2) * f(m.streams) * f(m.streams) * f(m.hidden) +
       f(m.engram_rows) * f(m.engram_dim) * f(m.streams + 1) * f(m.hidden);
   return 2.0 * f(m.vocab) * f(m.hidden + m.draft_markov_rank) +
          static_cast<double>(m.layers.size() + m.draft_layers.size()) * per_layer +
@@ -328,9 +335,11 @@ ModelSpec read_model(const base::ConfigFile& file, std::string name) {
   m.classify();
   m.parameter_bound = parameter_bound(m);
   if (!(m.parameter_bound < 1e16)) {
-    throw base::ConfigError({file.path, 0, 0},
-                            fmt::format("describes about {:.2g} parameters; more than 10^16 cannot be "
-                                        "counted exactly", m.parameter_bound));
+    throw base::ConfigError(
+        {file.path, 0, 0},
+        fmt::format("describes about {:.2g} parameters; more than 10^16 cannot be "
+                    "counted exactly",
+                    m.parameter_bound));
   }
   return m;
 }

@@ -36,14 +36,14 @@ constexpr std::array<std::array<std::string_view, 2>, 4> kTitles = {{
 
 ModelSpec load_model(const std::string& name_or_path, const fs::path& configs) {
   const fs::path named = configs / "models" / (name_or_path + ".json");
-  const bool is_name = name_or_path.find('/') == std::string::npos &&
-                       !name_or_path.ends_with(".json");
+  const bool is_name =
+      name_or_path.find('/') == std::string::npos && !name_or_path.ends_with(".json");
   if (is_name && !fs::exists(named)) {
     std::string known;
     for (const std::string& n : list_models(configs)) known += (known.empty() ? "" : ", ") + n;
-    throw base::ConfigError({name_or_path, 0, 0},
-                            fmt::format("no such model; known: {}, or a path to a config.json",
-                                        known));
+    throw base::ConfigError(
+        {name_or_path, 0, 0},
+        fmt::format("no such model; known: {}, or a path to a config.json", known));
   }
   const fs::path path = is_name ? named : fs::path(name_or_path);
   std::string name = is_name ? name_or_path : path.stem().string();

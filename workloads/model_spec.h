@@ -36,24 +36,24 @@ enum class FfnKind : std::uint8_t { kDense, kMoe };
 // Layers that compare equal cost the same at every batch and context.
 struct LayerSpec {
   AttentionKind attention = AttentionKind::kWindow;
-  std::int64_t ratio = 0;        // tokens per entry of the cache it reads; 0 = window only
-  bool owns_cache = false;       // has a compressor (or, V3.2, writes the latent)
+  std::int64_t ratio = 0;   // tokens per entry of the cache it reads; 0 = window only
+  bool owns_cache = false;  // has a compressor (or, V3.2, writes the latent)
   IndexMode index = IndexMode::kNone;
-  bool overlap = false;          // the compressor spans two blocks (V4 CSA)
+  bool overlap = false;  // the compressor spans two blocks (V4 CSA)
   FfnKind ffn = FfnKind::kMoe;
-  bool hash_routing = false;     // experts from a table indexed by the token id
-  bool engram = false;           // V4.1: n-gram memory before the attention
-  bool decoder = false;          // V4.1: prefill needs it only for the prompt's tail
+  bool hash_routing = false;  // experts from a table indexed by the token id
+  bool engram = false;        // V4.1: n-gram memory before the attention
+  bool decoder = false;       // V4.1: prefill needs it only for the prompt's tail
 
   bool operator==(const LayerSpec&) const = default;
 };
 
 // How weights and caches are stored in the checkpoint.
 struct StorageFormats {
-  bool quantised = false;       // FP8 linears, FP8 KV; else everything in `plain`
-  Dtype linear = Dtype::kBf16;  // projections, shared experts
-  Dtype expert = Dtype::kBf16;  // routed experts
-  Dtype plain = Dtype::kBf16;   // embeddings, head, router, compressors
+  bool quantised = false;        // FP8 linears, FP8 KV; else everything in `plain`
+  Dtype linear = Dtype::kBf16;   // projections, shared experts
+  Dtype expert = Dtype::kBf16;   // routed experts
+  Dtype plain = Dtype::kBf16;    // embeddings, head, router, compressors
   std::int64_t fp8_block = 128;  // FP8 weights carry one scale per fp8_block x fp8_block
 };
 
@@ -70,10 +70,10 @@ struct ModelSpec {
   std::int64_t hidden = 0;
   std::int64_t vocab = 0;
   std::int64_t heads = 0;
-  std::int64_t head_dim = 0;     // V4: query, key and value width; V3.2: latent width
+  std::int64_t head_dim = 0;  // V4: query, key and value width; V3.2: latent width
   std::int64_t rope_dim = 0;
-  std::int64_t nope_dim = 0;     // V3.2: per-head query width without RoPE
-  std::int64_t value_dim = 0;    // V3.2: per-head value width
+  std::int64_t nope_dim = 0;   // V3.2: per-head query width without RoPE
+  std::int64_t value_dim = 0;  // V3.2: per-head value width
   std::int64_t q_rank = 0;
   std::int64_t o_groups = 0;
   std::int64_t o_rank = 0;
@@ -89,15 +89,15 @@ struct ModelSpec {
   std::int64_t dense_inner = 0;   // width of dense FFN layers
   std::int64_t streams = 1;       // mHC residual streams; 1 = plain residual
   std::int64_t sinkhorn_iterations = 0;
-  bool image_bias = false;        // V4.1: second selection bias for image tokens
+  bool image_bias = false;  // V4.1: second selection bias for image tokens
   // V4.1 Engram: rows gathered per token and layer, their width, rows in all tables.
   std::int64_t engram_rows = 0;
   std::int64_t engram_dim = 0;
   std::int64_t engram_table_rows = 0;
   std::int64_t max_positions = 0;
   std::vector<LayerSpec> layers;
-  std::vector<LayerClass> classes;         // of `layers`, in order of first appearance
-  std::vector<std::uint32_t> class_of;     // index into `classes` per layer
+  std::vector<LayerClass> classes;      // of `layers`, in order of first appearance
+  std::vector<std::uint32_t> class_of;  // index into `classes` per layer
   // Draft module: MTP block (V3.2, V4) or DSpark blocks (V4.1).
   std::vector<LayerSpec> draft_layers;
   std::int64_t draft_experts = 0;

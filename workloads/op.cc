@@ -13,8 +13,8 @@ std::size_t flop_slot(Dtype compute, Dtype weight) {
   return static_cast<std::size_t>(precision_class(compute, weight));
 }
 
-// Radix selection over 16-bit scores reads them four times: two 8-bit digit histograms, one pass that
-// gathers what is above the threshold, one that fills up ties. Data-independent.
+// Radix selection over 16-bit scores reads them four times: two 8-bit digit histograms, one pass
+// that gathers what is above the threshold, one that fills up ties. Data-independent.
 constexpr std::int64_t kRadixPasses = 4;
 // Per element: compare, shift and mask, histogram add, address.
 constexpr std::int64_t kRadixOps = 4;
@@ -54,8 +54,7 @@ WorkCount count(const GroupedGemm& op) {
 
 WorkCount count(const Attention& op) {
   WorkCount w;
-  w.flops[flop_slot(op.compute, op.compute)] =
-      2 * op.heads * (op.qk_width + op.v_width) * op.keys;
+  w.flops[flop_slot(op.compute, op.compute)] = 2 * op.heads * (op.qk_width + op.v_width) * op.keys;
   // Per score: scale, running maximum, subtract, sum; one exp. Output rescale per head and query.
   w.vector_ops = 4 * op.heads * op.keys + 2 * op.queries * op.heads * op.v_width;
   w.special_ops = op.heads * op.keys;
@@ -121,8 +120,8 @@ WorkCount count(const HyperConnection& op) {
                   op.tokens * op.sinkhorn_iterations * 4 * op.streams * op.streams;
   w.special_ops = op.tokens * (op.outputs + op.sinkhorn_iterations * 2 * op.streams);
   if (op.outputs > 0) {
-    w.weight_bytes = element_bytes(Dtype::kFp32, op.outputs * wide + op.outputs +
-                                                     (op.phase == HyperPhase::kHead ? 1 : 3));
+    w.weight_bytes = element_bytes(
+        Dtype::kFp32, op.outputs * wide + op.outputs + (op.phase == HyperPhase::kHead ? 1 : 3));
   }
   w.input_bytes = element_bytes(Dtype::kBf16, op.tokens * wide);
   w.output_bytes = element_bytes(Dtype::kBf16, op.tokens * op.hidden) +
@@ -154,7 +153,7 @@ WorkCount count(const VectorOp& op) {
       break;
     }
     case VectorKind::kSwiglu:
-      w.vector_ops = 6 * n;  // two clamps, sigmoid's add and divide, two products
+      w.vector_ops = 6 * n;   // two clamps, sigmoid's add and divide, two products
       w.special_ops = 2 * n;  // exp, reciprocal
       inputs = 2 * n;         // gate and up
       break;
@@ -172,7 +171,7 @@ WorkCount count(const VectorOp& op) {
       break;
   }
   w.input_bytes = element_bytes(op.input, inputs);
-  w.output_bytes = op.kv_write_bytes > 0 ? 0
+  w.output_bytes = op.kv_write_bytes > 0            ? 0
                    : op.kind == VectorKind::kSample ? element_bytes(Dtype::kInt32, op.rows)
                                                     : element_bytes(op.output, n);
   w.kv_write_bytes = op.kv_write_bytes;

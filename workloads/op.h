@@ -30,11 +30,11 @@ constexpr PrecisionClass precision_class(Dtype compute, Dtype weight) {
 // leave them out.
 struct WorkCount {
   std::array<std::int64_t, kPrecisionClasses> flops{};
-  std::int64_t vector_ops = 0;    // additions, multiplications, comparisons, conversions
-  std::int64_t special_ops = 0;   // exp, reciprocal, square root, logarithm
-  std::int64_t weight_bytes = 0;  // parameters read
-  std::int64_t input_bytes = 0;   // activations read
-  std::int64_t output_bytes = 0;  // activations written
+  std::int64_t vector_ops = 0;      // additions, multiplications, comparisons, conversions
+  std::int64_t special_ops = 0;     // exp, reciprocal, square root, logarithm
+  std::int64_t weight_bytes = 0;    // parameters read
+  std::int64_t input_bytes = 0;     // activations read
+  std::int64_t output_bytes = 0;    // activations written
   std::int64_t kv_read_bytes = 0;   // cache entries, as requested by the queries
   std::int64_t kv_write_bytes = 0;  // cache entries and compressor state
   std::int64_t sent_bytes = 0;      // leaving this rank
@@ -69,15 +69,15 @@ struct Attention {
   std::int64_t requested_bytes;  // KV bytes summed over queries
   std::int64_t distinct_bytes;   // KV bytes any query of the step may touch
   Dtype compute, output;
-  bool sparse = false;           // gathers single entries
-  bool decode = false;           // reads entries as cached, and widens FP8 to BF16 on the way
+  bool sparse = false;  // gathers single entries
+  bool decode = false;  // reads entries as cached, and widens FP8 to BF16 on the way
 };
 
 // Indexer scores: relu(q . key) weighted over heads.
 struct IndexLogits {
   std::int64_t queries, heads, width;
-  std::int64_t entries;      // summed over queries
-  std::int64_t key_bytes;    // distinct keys read
+  std::int64_t entries;    // summed over queries
+  std::int64_t key_bytes;  // distinct keys read
   Dtype compute;
 };
 
@@ -95,7 +95,8 @@ struct Compress {
 
 enum class HyperPhase : std::uint8_t { kPre, kPost, kHead };
 
-// mHC: the mixing weights from all streams and the collapse (pre), the update (post), the merge (head).
+// mHC: the mixing weights from all streams and the collapse (pre), the update (post), the merge
+// (head).
 struct HyperConnection {
   HyperPhase phase;
   std::int64_t tokens, streams, hidden, outputs, sinkhorn_iterations;
@@ -103,7 +104,15 @@ struct HyperConnection {
 };
 
 enum class VectorKind : std::uint8_t {
-  kNorm, kRope, kQuantise, kHadamard, kSwiglu, kResidual, kCacheWrite, kScale, kSample
+  kNorm,
+  kRope,
+  kQuantise,
+  kHadamard,
+  kSwiglu,
+  kResidual,
+  kCacheWrite,
+  kScale,
+  kSample
 };
 
 // Elementwise and row-wise work on [rows, width].

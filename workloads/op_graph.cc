@@ -6,21 +6,86 @@
 
 namespace foretoken::workloads {
 
-const std::array<std::string_view, kRoles> kRoleNames = {
-    "embed", "hc_attn_pre", "attn_norm", "quant_x", "wq_a", "q_norm", "quant_q", "wq_b",
-    "q_head_norm", "q_rope", "wkv", "kv_norm", "kv_rope", "kv_cache_write", "compressor_proj",
-    "compress", "compressor_norm", "compressor_rope", "compressor_cache_write", "index_wq_b",
-    "index_rope", "index_hadamard", "index_quant", "index_weights", "index_compressor_proj",
-    "index_compress", "index_key_proj", "index_key_norm", "index_key_rope", "index_key_hadamard",
-    "index_key_cache_write", "index_logits", "index_topk", "absorb_key", "attention",
-    "absorb_value", "inverse_rope", "wo_a", "quant_o", "wo_b", "attn_all_reduce", "hc_attn_post",
-    "attn_residual", "context_gather", "hc_ffn_pre", "ffn_norm", "router", "route", "quant_ffn",
-    "dispatch", "expert_gate_up", "expert_swiglu", "expert_down", "combine", "shared_gate_up",
-    "shared_swiglu", "shared_down", "shared_add", "ffn_all_reduce", "token_gather", "hc_ffn_post",
-    "ffn_residual", "dense_gate_up", "dense_swiglu", "dense_down", "engram_lookup", "engram_proj",
-    "engram_gate", "stage_send", "head_merge", "final_norm", "lm_head", "logits_gather", "sample",
-    "draft_embed", "draft_embed_norm", "draft_hidden_norm", "draft_embed_proj",
-    "draft_hidden_proj", "draft_markov"};
+const std::array<std::string_view, kRoles> kRoleNames = {"embed",
+                                                         "hc_attn_pre",
+                                                         "attn_norm",
+                                                         "quant_x",
+                                                         "wq_a",
+                                                         "q_norm",
+                                                         "quant_q",
+                                                         "wq_b",
+                                                         "q_head_norm",
+                                                         "q_rope",
+                                                         "wkv",
+                                                         "kv_norm",
+                                                         "kv_rope",
+                                                         "kv_cache_write",
+                                                         "compressor_proj",
+                                                         "compress",
+                                                         "compressor_norm",
+                                                         "compressor_rope",
+                                                         "compressor_cache_write",
+                                                         "index_wq_b",
+                                                         "index_rope",
+                                                         "index_hadamard",
+                                                         "index_quant",
+                                                         "index_weights",
+                                                         "index_compressor_proj",
+                                                         "index_compress",
+                                                         "index_key_proj",
+                                                         "index_key_norm",
+                                                         "index_key_rope",
+                                                         "index_key_hadamard",
+                                                         "index_key_cache_write",
+                                                         "index_logits",
+                                                         "index_topk",
+                                                         "absorb_key",
+                                                         "attention",
+                                                         "absorb_value",
+                                                         "inverse_rope",
+                                                         "wo_a",
+                                                         "quant_o",
+                                                         "wo_b",
+                                                         "attn_all_reduce",
+                                                         "hc_attn_post",
+                                                         "attn_residual",
+                                                         "context_gather",
+                                                         "hc_ffn_pre",
+                                                         "ffn_norm",
+                                                         "router",
+                                                         "route",
+                                                         "quant_ffn",
+                                                         "dispatch",
+                                                         "expert_gate_up",
+                                                         "expert_swiglu",
+                                                         "expert_down",
+                                                         "combine",
+                                                         "shared_gate_up",
+                                                         "shared_swiglu",
+                                                         "shared_down",
+                                                         "shared_add",
+                                                         "ffn_all_reduce",
+                                                         "token_gather",
+                                                         "hc_ffn_post",
+                                                         "ffn_residual",
+                                                         "dense_gate_up",
+                                                         "dense_swiglu",
+                                                         "dense_down",
+                                                         "engram_lookup",
+                                                         "engram_proj",
+                                                         "engram_gate",
+                                                         "stage_send",
+                                                         "head_merge",
+                                                         "final_norm",
+                                                         "lm_head",
+                                                         "logits_gather",
+                                                         "sample",
+                                                         "draft_embed",
+                                                         "draft_embed_norm",
+                                                         "draft_hidden_norm",
+                                                         "draft_embed_proj",
+                                                         "draft_hidden_proj",
+                                                         "draft_markov"};
 
 void OpGraph::clear() {
   nodes.clear();
@@ -98,8 +163,7 @@ class Builder {
 
     if (prompt && !batch_.last_chunk) return;
     const std::int64_t sequences = sequences_here();
-    const std::int64_t logits =
-        prompt ? (cp_rank_ == plan_.cp - 1 ? sequences : 0) : all.tokens();
+    const std::int64_t logits = prompt ? (cp_rank_ == plan_.cp - 1 ? sequences : 0) : all.tokens();
     if (logits > 0) {
       g_.order.push_back({static_cast<std::uint32_t>(g_.blocks.size()), -1});
       begin("head", 1);
@@ -187,7 +251,9 @@ class Builder {
   [[nodiscard]] bool quantised() const {
     return p_.linear_compute == Dtype::kFp8 || p_.linear_compute == Dtype::kInt8;
   }
-  [[nodiscard]] Dtype linear_input() const { return quantised() ? p_.linear_compute : Dtype::kBf16; }
+  [[nodiscard]] Dtype linear_input() const {
+    return quantised() ? p_.linear_compute : Dtype::kBf16;
+  }
 
   Id quantise(Role role, std::int64_t rows, std::int64_t width, Id input) {
     if (!quantised()) return input;
@@ -221,10 +287,9 @@ class Builder {
   }
 
   Id engram(std::int64_t n, Id x) {
-    const Id rows = add(Role::kEngramLookup, Component::kOther,
-                        Lookup{n, m_.engram_rows, m_.engram_dim, Dtype::kFp8, m_.engram_dim / 32,
-                               true},
-                        {});
+    const Id rows =
+        add(Role::kEngramLookup, Component::kOther,
+            Lookup{n, m_.engram_rows, m_.engram_dim, Dtype::kFp8, m_.engram_dim / 32, true}, {});
     const Id proj = linear(Role::kEngramProj, Component::kEngram, n, (m_.streams + 1) * m_.hidden,
                            m_.engram_rows * m_.engram_dim, {rows, x});
     return vector(Role::kEngramGate, VectorKind::kSwiglu, n * m_.streams, m_.hidden, Dtype::kBf16,
@@ -243,10 +308,10 @@ class Builder {
     if (!m_.hyper()) {
       return vector(residual, VectorKind::kResidual, n, m_.hidden, Dtype::kBf16, Dtype::kBf16, {y});
     }
-    return add(hyper, Component::kHyperConnections,
-               HyperConnection{HyperPhase::kPost, n, m_.streams, m_.hidden, m_.mix_width(), 0,
-                               p_.mix},
-               {y, pre});
+    return add(
+        hyper, Component::kHyperConnections,
+        HyperConnection{HyperPhase::kPost, n, m_.streams, m_.hidden, m_.mix_width(), 0, p_.mix},
+        {y, pre});
   }
 
   // The input-side norm and quantisation of the attention sublayer.
@@ -301,11 +366,11 @@ class Builder {
     Id entry = plain(Role::kCompressorProj, Component::kCompressors, n, width, m_.hidden,
                      Dtype::kFp32, {normed});
     if (l.ratio > 1) {
-      entry = add(Role::kCompress, Component::kOther,
-                  Compress{n, emitted, l.ratio, c, c, 0, 0}, {entry});
+      entry = add(Role::kCompress, Component::kOther, Compress{n, emitted, l.ratio, c, c, 0, 0},
+                  {entry});
     }
-    entry = vector(Role::kCompressorNorm, VectorKind::kNorm, emitted, c, Dtype::kFp32,
-                   Dtype::kBf16, {entry}, c);
+    entry = vector(Role::kCompressorNorm, VectorKind::kNorm, emitted, c, Dtype::kFp32, Dtype::kBf16,
+                   {entry}, c);
     const Id key = plain(Role::kIndexKeyProj, Component::kCompressors, emitted, m_.index_dim, c,
                          Dtype::kBf16, {entry});
     Id main = vector(Role::kCompressorRope, VectorKind::kRope, emitted, m_.rope_dim, Dtype::kBf16,
@@ -356,8 +421,8 @@ class Builder {
                   p_.index, {k}, 0, emitted * p_.index_entry_bytes);
   }
 
-  // Under context parallelism every rank needs the entries the others compress, and the window before
-  // its pieces.
+  // Under context parallelism every rank needs the entries the others compress, and the window
+  // before its pieces.
   Id context_gather(const LayerSpec& l, std::int64_t n, Id cache) {
     if (plan_.cp == 1) return cache;
     std::int64_t per_token = p_.window_entry_bytes;
@@ -428,19 +493,19 @@ class Builder {
       entry_keys = sparse ? p.entries_capped(l.ratio, m_.index_topk) : p.entries(l.ratio);
       distinct += p.distinct(l.ratio) * p_.main_entry_bytes;
     }
-    const Id o = add(
-        Role::kAttention, Component::kCoreAttention,
-        Attention{n, h, c, c, window_keys + entry_keys,
-                  window_keys * p_.window_entry_bytes + entry_keys * p_.main_entry_bytes, distinct,
-                  p_.attention, Dtype::kBf16, sparse, batch_.phase == Phase::kDecode},
-        {q, kv, selection});
+    const Id o =
+        add(Role::kAttention, Component::kCoreAttention,
+            Attention{n, h, c, c, window_keys + entry_keys,
+                      window_keys * p_.window_entry_bytes + entry_keys * p_.main_entry_bytes,
+                      distinct, p_.attention, Dtype::kBf16, sparse, batch_.phase == Phase::kDecode},
+            {q, kv, selection});
     const Id rotated = vector(Role::kInverseRope, VectorKind::kRope, n * h, m_.rope_dim,
                               Dtype::kBf16, Dtype::kBf16, {o});
     const Id low = linear(Role::kWoA, Component::kOutputLowRank, n, m_.o_rank,
                           m_.heads / m_.o_groups * c, {rotated}, groups);
     const Id lowq = quantise(Role::kQuantO, n, groups * m_.o_rank, low);
-    Id out = linear(Role::kWoB, Component::kAttentionProjections, n, m_.hidden,
-                    groups * m_.o_rank, {lowq});
+    Id out = linear(Role::kWoB, Component::kAttentionProjections, n, m_.hidden, groups * m_.o_rank,
+                    {lowq});
     out = all_reduce(Role::kAttnAllReduce, n, out);
     return hyper_post(Role::kHcAttnPost, Role::kAttnResidual, n, out, pre);
   }
@@ -452,23 +517,23 @@ class Builder {
     Id normed = kNoInput;
     const Id xq = attention_input(n, x, pre, normed);
     const Id query = low_rank_query(n, xq);
-    Id q = linear(Role::kWqB, Component::kAttentionProjections, n,
-                  h * (m_.nope_dim + m_.rope_dim), m_.q_rank, {query});
+    Id q = linear(Role::kWqB, Component::kAttentionProjections, n, h * (m_.nope_dim + m_.rope_dim),
+                  m_.q_rank, {query});
     q = vector(Role::kQRope, VectorKind::kRope, n * h, m_.rope_dim, Dtype::kBf16, Dtype::kBf16,
                {q});
     q = linear(Role::kAbsorbKey, Component::kOutputLowRank, n, c, m_.nope_dim, {q}, h);
-    Id kv = linear(Role::kWkv, Component::kAttentionProjections, n, c + m_.rope_dim, m_.hidden,
-                   {xq});
+    Id kv =
+        linear(Role::kWkv, Component::kAttentionProjections, n, c + m_.rope_dim, m_.hidden, {xq});
     kv = vector(Role::kKvNorm, VectorKind::kNorm, n, c, Dtype::kBf16, Dtype::kBf16, {kv}, c);
     kv = vector(Role::kKvRope, VectorKind::kRope, n, m_.rope_dim, Dtype::kBf16, Dtype::kBf16, {kv});
     kv = vector(Role::kKvCacheWrite, VectorKind::kQuantise, n, c + m_.rope_dim, Dtype::kBf16,
                 Dtype::kBf16, {kv}, 0, n * p_.main_entry_bytes);
-    Id key = linear(Role::kIndexKeyProj, Component::kIndexerProjections, n, m_.index_dim,
-                    m_.hidden, {xq});
+    Id key = linear(Role::kIndexKeyProj, Component::kIndexerProjections, n, m_.index_dim, m_.hidden,
+                    {xq});
     key = vector(Role::kIndexKeyNorm, VectorKind::kNorm, n, m_.index_dim, Dtype::kBf16,
                  Dtype::kBf16, {key}, 2 * m_.index_dim);
-    key = vector(Role::kIndexKeyRope, VectorKind::kRope, n, m_.rope_dim, Dtype::kBf16,
-                 Dtype::kBf16, {key});
+    key = vector(Role::kIndexKeyRope, VectorKind::kRope, n, m_.rope_dim, Dtype::kBf16, Dtype::kBf16,
+                 {key});
     key = vector(Role::kIndexKeyHadamard, VectorKind::kHadamard, n, m_.index_dim, Dtype::kBf16,
                  Dtype::kBf16, {key});
     key = vector(Role::kIndexKeyCacheWrite, VectorKind::kQuantise, n, m_.index_dim, Dtype::kBf16,
@@ -483,12 +548,13 @@ class Builder {
     const std::int64_t keys = p.entries_capped(1, m_.index_topk);
     Id o = add(Role::kAttention, Component::kCoreAttention,
                Attention{n, h, c + m_.rope_dim, c, keys, keys * p_.main_entry_bytes,
-                         p.distinct(1) * p_.main_entry_bytes, p_.attention, Dtype::kBf16, true, batch_.phase == Phase::kDecode},
+                         p.distinct(1) * p_.main_entry_bytes, p_.attention, Dtype::kBf16, true,
+                         batch_.phase == Phase::kDecode},
                {q, kv, selection});
     o = linear(Role::kAbsorbValue, Component::kOutputLowRank, n, m_.value_dim, c, {o}, h);
     o = quantise(Role::kQuantO, n, h * m_.value_dim, o);
-    Id out = linear(Role::kWoB, Component::kAttentionProjections, n, m_.hidden, h * m_.value_dim,
-                    {o});
+    Id out =
+        linear(Role::kWoB, Component::kAttentionProjections, n, m_.hidden, h * m_.value_dim, {o});
     out = all_reduce(Role::kAttnAllReduce, n, out);
     return hyper_post(Role::kHcAttnPost, Role::kAttnResidual, n, out, pre);
   }
@@ -526,12 +592,12 @@ class Builder {
     hyper_post(Role::kHcFfnPost, Role::kFfnResidual, n, out, pre);
   }
 
-  Id moe(const LayerSpec& l, std::int64_t n, std::int64_t tokens_per_sequence,
-         std::int64_t experts, std::int64_t topk, Id normed) {
-    const Id logits = plain(Role::kRouter, Component::kRouter, n, experts, m_.hidden, Dtype::kFp32,
-                            {normed});
-    const Id route = add(Role::kRoute, Component::kOther, Route{n, experts, topk, l.hash_routing},
-                         {logits});
+  Id moe(const LayerSpec& l, std::int64_t n, std::int64_t tokens_per_sequence, std::int64_t experts,
+         std::int64_t topk, Id normed) {
+    const Id logits =
+        plain(Role::kRouter, Component::kRouter, n, experts, m_.hidden, Dtype::kFp32, {normed});
+    const Id route =
+        add(Role::kRoute, Component::kOther, Route{n, experts, topk, l.hash_routing}, {logits});
     const bool fp_input = p_.expert_compute == Dtype::kFp8 || p_.expert_compute == Dtype::kInt8;
     const Dtype expert_input = fp_input ? p_.expert_compute : Dtype::kBf16;
     const Id xq = quantise(Role::kQuantFfn, n, m_.hidden, normed);
@@ -585,12 +651,12 @@ class Builder {
                                             std::int64_t topk) const {
     const std::int64_t most = std::min(groups, rows);
     if (plan_.routing == Routing::kBalanced) return most;
-    // Each token picks topk distinct experts: an expert stays idle with (1 - topk / experts)^tokens.
-    const double idle =
-        std::pow(1.0 - static_cast<double>(topk) / static_cast<double>(experts),
-                 static_cast<double>(tokens));
-    const auto expected = static_cast<std::int64_t>(
-        std::ceil(static_cast<double>(groups) * (1.0 - idle) - 1e-9));
+    // Each token picks topk distinct experts: an expert stays idle with (1 - topk /
+    // experts)^tokens.
+    const double idle = std::pow(1.0 - static_cast<double>(topk) / static_cast<double>(experts),
+                                 static_cast<double>(tokens));
+    const auto expected =
+        static_cast<std::int64_t>(std::ceil(static_cast<double>(groups) * (1.0 - idle) - 1e-9));
     return std::min(most, std::max<std::int64_t>(expected, rows > 0 ? 1 : 0));
   }
 
@@ -653,10 +719,10 @@ class Builder {
     const std::int64_t n = p.tokens();
     const std::int64_t d = m_.hidden;
     const bool v4 = m_.family == Family::kDeepseekV4;
-    const Id e = add(Role::kDraftEmbed, Component::kDraft,
-                     Lookup{n, 1, d, m_.storage.plain, 0, false}, {});
-    Id en = vector(Role::kDraftEmbedNorm, VectorKind::kNorm, n, d, Dtype::kBf16, Dtype::kBf16, {e},
-                   d);
+    const Id e =
+        add(Role::kDraftEmbed, Component::kDraft, Lookup{n, 1, d, m_.storage.plain, 0, false}, {});
+    Id en =
+        vector(Role::kDraftEmbedNorm, VectorKind::kNorm, n, d, Dtype::kBf16, Dtype::kBf16, {e}, d);
     Id hn = vector(Role::kDraftHiddenNorm, VectorKind::kNorm, n * m_.streams, d, Dtype::kBf16,
                    Dtype::kBf16, {}, d);
     Id x = kNoInput;

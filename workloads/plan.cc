@@ -23,7 +23,8 @@ std::size_t index_in(const std::array<std::string_view, N>& names, std::string_v
     if (names[i] == text) return i;
     known += (i > 0 ? ", " : "") + std::string(names[i]);
   }
-  throw base::UsageError(fmt::format("plan: '{}' is not a value of '{}'; known: {}", text, key, known));
+  throw base::UsageError(
+      fmt::format("plan: '{}' is not a value of '{}'; known: {}", text, key, known));
 }
 
 }  // namespace
@@ -104,9 +105,11 @@ ParallelPlan parse_plan(std::string_view text) {
 
 void require_possible(const ParallelPlan& plan, const ModelSpec& m) {
   const auto refuse = [&](const std::string& why) {
-    throw base::UnsupportedError(fmt::format("{} cannot run as {}: {}", m.name, to_string(plan), why));
+    throw base::UnsupportedError(
+        fmt::format("{} cannot run as {}: {}", m.name, to_string(plan), why));
   };
-  if (m.heads % plan.tp != 0) refuse(fmt::format("{} heads do not divide by TP{}", m.heads, plan.tp));
+  if (m.heads % plan.tp != 0)
+    refuse(fmt::format("{} heads do not divide by TP{}", m.heads, plan.tp));
   if (m.o_groups > 0 && m.o_groups % plan.tp != 0) {
     refuse(fmt::format("{} output groups do not divide by TP{}", m.o_groups, plan.tp));
   }
@@ -117,7 +120,8 @@ void require_possible(const ParallelPlan& plan, const ModelSpec& m) {
     refuse(fmt::format("expert width {} does not divide by TP{}", m.expert_inner, plan.tp));
   }
   if (plan.stage_ranks() % plan.ep != 0) {
-    refuse(fmt::format("EP{} does not divide the {} ranks of a stage", plan.ep, plan.stage_ranks()));
+    refuse(
+        fmt::format("EP{} does not divide the {} ranks of a stage", plan.ep, plan.stage_ranks()));
   }
   if (plan.ep < plan.stage_ranks() && plan.dp * plan.cp > 1) {
     refuse("experts divided inside (EP below the ranks of a stage) need plain tensor parallelism");

@@ -22,8 +22,8 @@ enum class Routing : std::uint8_t {
   kUniform,   // independent uniform choices: some experts of a small batch stay idle
 };
 
-// Attention runs data-parallel over dp groups of tp ranks (context-parallel over cp in prefill); the
-// experts of a layer are spread over ep of the dp * tp * cp ranks of a pipeline stage.
+// Attention runs data-parallel over dp groups of tp ranks (context-parallel over cp in prefill);
+// the experts of a layer are spread over ep of the dp * tp * cp ranks of a pipeline stage.
 struct ParallelPlan {
   std::int64_t tp = 1;
   std::int64_t dp = 1;
@@ -42,8 +42,8 @@ struct ParallelPlan {
 // "DP64 EP64", "TP8 PP2 EP8": the degrees above one, or "single device".
 std::string to_string(const ParallelPlan& plan);
 
-// Parses "dp=64,ep=64,overlap=waves" (keys tp dp cp pp ep overlap waves routing). ep defaults to all
-// ranks of a stage. Throws base::UsageError.
+// Parses "dp=64,ep=64,overlap=waves" (keys tp dp cp pp ep overlap waves routing). ep defaults to
+// all ranks of a stage. Throws base::UsageError.
 ParallelPlan parse_plan(std::string_view text);
 
 // Throws base::UnsupportedError when the model cannot be divided so: heads, output groups, experts.
@@ -60,8 +60,8 @@ struct Batch {
   std::int64_t draft_tokens = 0;  // decode: tokens the draft module proposes after the step
 };
 
-// Item `index` of `total` things dealt as evenly as possible to `parts` owners; owner parts - 1 has the
-// largest share.
+// Item `index` of `total` things dealt as evenly as possible to `parts` owners; owner parts - 1 has
+// the largest share.
 constexpr std::int64_t share(std::int64_t total, std::int64_t parts, std::int64_t index) {
   return total * (index + 1) / parts - total * index / parts;
 }

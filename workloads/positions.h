@@ -31,8 +31,8 @@ struct Span {
   [[nodiscard]] constexpr std::int64_t end() const { return first + tokens; }
 };
 
-// What one rank computes in a step: one span, or two when context parallelism pairs an early piece of
-// the prompt with a late one.
+// What one rank computes in a step: one span, or two when context parallelism pairs an early piece
+// of the prompt with a late one.
 struct Positions {
   std::array<Span, 2> spans{};
 

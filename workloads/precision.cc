@@ -45,9 +45,9 @@ std::int64_t index_entry(Dtype dtype, std::int64_t width) {
   }
 }
 
-// V4: FP8 channels, BF16 rotary channels, one E8M0 per 64 channels padded to 8 bytes: 584 at 448 + 64.
-// V3.2: FP8 latent with one FP32 per 128, BF16 rotary key: 656 at 512 + 64.
-// V4.1: FP4 with one E4M3 per 16 channels: 288 at 512.
+// V4: FP8 channels, BF16 rotary channels, one E8M0 per 64 channels padded to 8 bytes: 584 at 448
+// + 64. V3.2: FP8 latent with one FP32 per 128, BF16 rotary key: 656 at 512 + 64. V4.1: FP4 with
+// one E4M3 per 16 channels: 288 at 512.
 std::int64_t quantised_main_entry(const ModelSpec& m) {
   switch (m.family) {
     case Family::kDeepseekV32:
@@ -74,14 +74,14 @@ Precision resolve(const PrecisionRecipe& recipe, const ModelSpec& m) {
   p.linear_weight = chosen(recipe.linear, s.linear);
   p.linear_compute = p.linear_weight == Dtype::kFp32 ? Dtype::kTf32 : p.linear_weight;
   p.expert_weight = chosen(recipe.expert_weight, s.expert);
-  const Dtype expert_released = s.expert == Dtype::kFp4 ? Dtype::kFp8
+  const Dtype expert_released = s.expert == Dtype::kFp4    ? Dtype::kFp8
                                 : s.expert == Dtype::kFp32 ? Dtype::kTf32
                                                            : s.expert;
   p.expert_compute = chosen(recipe.expert_compute, expert_released);
   p.attention = Dtype::kBf16;
-  const Dtype index_released = !s.quantised                          ? s.plain
+  const Dtype index_released = !s.quantised                       ? s.plain
                                : m.family == Family::kDeepseekV32 ? Dtype::kFp8
-                                                                     : Dtype::kFp4;
+                                                                  : Dtype::kFp4;
   p.index = chosen(recipe.index, index_released);
   p.plain = Dtype::kBf16;
   switch (recipe.mix) {
@@ -105,9 +105,8 @@ Precision resolve(const PrecisionRecipe& recipe, const ModelSpec& m) {
     p.main_entry_bytes = quantised_main_entry(m);
     // V4.1 keeps its window in FP8 over all channels with one E8M0 per 32; V4's window entries are
     // its main entries.
-    p.window_entry_bytes = m.family == Family::kDeepseekV41
-                               ? m.head_dim + ceil_div(m.head_dim, 32)
-                               : p.main_entry_bytes;
+    p.window_entry_bytes = m.family == Family::kDeepseekV41 ? m.head_dim + ceil_div(m.head_dim, 32)
+                                                            : p.main_entry_bytes;
   } else {
     const Dtype d = chosen(recipe.cache, plain_cache);
     p.main_entry_bytes = element_bytes(d, entry_width(m));

@@ -1,5 +1,5 @@
-// In which formats a model is stored and multiplied on a given chip: the checkpoint's own, or a recipe
-// for hardware that lacks one of them. Files: configs/precision/*.yaml.
+// In which formats a model is stored and multiplied on a given chip: the checkpoint's own, or a
+// recipe for hardware that lacks one of them. Files: configs/precision/*.yaml.
 #pragma once
 
 #include <array>
@@ -20,8 +20,8 @@ struct PrecisionRecipe {
   std::string name;
   std::string title;
   std::string source;
-  FormatChoice linear = FormatChoice::kCheckpoint;         // projections and shared experts
-  FormatChoice expert_weight = FormatChoice::kCheckpoint;  // routed experts as stored
+  FormatChoice linear = FormatChoice::kCheckpoint;          // projections and shared experts
+  FormatChoice expert_weight = FormatChoice::kCheckpoint;   // routed experts as stored
   FormatChoice expert_compute = FormatChoice::kCheckpoint;  // routed experts as multiplied
   FormatChoice cache = FormatChoice::kCheckpoint;           // KV entries
   FormatChoice index = FormatChoice::kCheckpoint;           // indexer keys and their products
@@ -50,8 +50,8 @@ Precision resolve(const PrecisionRecipe& recipe, const ModelSpec& model);
 // As released.
 Precision release_precision(const ModelSpec& model);
 
-// Bytes of `batch` weight matrices [rows, columns] with their scales: FP4 has one E8M0 per 32 columns,
-// FP8 one per fp8_block x fp8_block, INT8 and INT4 one FP32 per row.
+// Bytes of `batch` weight matrices [rows, columns] with their scales: FP4 has one E8M0 per 32
+// columns, FP8 one per fp8_block x fp8_block, INT8 and INT4 one FP32 per row.
 std::int64_t weight_bytes(Dtype dtype, std::int64_t batch, std::int64_t rows, std::int64_t columns,
                           std::int64_t fp8_block);
 

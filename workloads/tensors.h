@@ -21,7 +21,8 @@ struct Tensor {
 
 // Calls f(Tensor) for every weight of one layer; `experts` is the layer's number of routed experts.
 template <class F>
-void for_each_layer_tensor(const ModelSpec& m, const LayerSpec& layer, std::int64_t experts, F&& f) {
+void for_each_layer_tensor(const ModelSpec& m, const LayerSpec& layer, std::int64_t experts,
+                           F&& f) {
   const auto emit = [&](TensorClass storage, std::int64_t rows, std::int64_t columns, bool split,
                         std::int64_t batch = 1) {
     f(Tensor{storage, batch, rows, columns, split});
@@ -42,18 +43,18 @@ void for_each_layer_tensor(const ModelSpec& m, const LayerSpec& layer, std::int6
     emit(TensorClass::kPlain, 2, m.index_dim, false);          // indexer k_norm, weight and bias
     emit(TensorClass::kPlain, m.index_heads, d, false);        // indexer weights_proj
   } else {
-    emit(TensorClass::kLinear, m.heads * c, m.q_rank, true);                    // wq_b
-    emit(TensorClass::kLinear, c, d, false);                                    // wkv
-    emit(TensorClass::kPlain, 1, c, false);                                     // kv_norm
+    emit(TensorClass::kLinear, m.heads * c, m.q_rank, true);                            // wq_b
+    emit(TensorClass::kLinear, c, d, false);                                            // wkv
+    emit(TensorClass::kPlain, 1, c, false);                                             // kv_norm
     emit(TensorClass::kLinear, m.o_groups * m.o_rank, m.heads / m.o_groups * c, true);  // wo_a
-    emit(TensorClass::kLinear, d, m.o_groups * m.o_rank, true);                 // wo_b
-    emit(TensorClass::kFp32, 1, m.heads, false);                                // sinks
+    emit(TensorClass::kLinear, d, m.o_groups * m.o_rank, true);                         // wo_b
+    emit(TensorClass::kFp32, 1, m.heads, false);                                        // sinks
   }
   if (layer.attention == AttentionKind::kCsa || layer.attention == AttentionKind::kHca) {
     const std::int64_t halves = layer.overlap ? 2 : 1;
-    emit(TensorClass::kPlain, 2 * halves * c, d, false);            // compressor wkv, wgate
-    emit(TensorClass::kPlain, 1, c, false);                         // compressor norm
-    emit(TensorClass::kFp32, layer.ratio, halves * c, false);       // positional bias
+    emit(TensorClass::kPlain, 2 * halves * c, d, false);       // compressor wkv, wgate
+    emit(TensorClass::kPlain, 1, c, false);                    // compressor norm
+    emit(TensorClass::kFp32, layer.ratio, halves * c, false);  // positional bias
   }
   if (layer.attention == AttentionKind::kCsa) {
     emit(TensorClass::kLinear, index_width, m.q_rank, false);       // indexer wq_b

@@ -1,4 +1,5 @@
-// What each command of the program does, free of argument parsing: results to `out`, notes to `err`.
+// What each command of the program does, free of argument parsing: results to `out`, notes to
+// `err`.
 #pragma once
 
 #include <cstdint>

@@ -113,9 +113,9 @@ Table flop_table(const std::vector<Row>& rows, const w::PrecisionWeights& weight
     for (const w::Component c : components) cells.push_back(amount(r.flops.component(c)));
     for (const std::int64_t bytes :
          {r.kv.global, r.kv.window, r.kv.tail, r.kv.total, r.kv.read_per_token}) {
-      cells.push_back(exact ? fmt::format("{}", bytes)
-                            : base::format_quantity(static_cast<double>(bytes),
-                                                    base::UnitKind::kBytes));
+      cells.push_back(
+          exact ? fmt::format("{}", bytes)
+                : base::format_quantity(static_cast<double>(bytes), base::UnitKind::kBytes));
     }
     t.rows.push_back(std::move(cells));
   }

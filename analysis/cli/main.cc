@@ -1,12 +1,13 @@
-// The program: parses the command line, calls one command, turns errors into one line and an exit code.
+// The program: parses the command line, calls one command, turns errors into one line and an exit
+// code.
 #include <CLI/CLI.hpp>
 
+#include <unistd.h>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <iostream>
-#include <unistd.h>
 
 #include "analysis/cli/commands.h"
 #include "analysis/version.h"
@@ -117,7 +118,8 @@ void add_step_options(CLI::App& app, cli::StepOptions& o, StepText& text) {
   app.add_option("--phase", text.phase, "decode or prefill")
       ->check(CLI::IsMember({"decode", "prefill"}));
   app.add_option("--batch", text.batch, "sequences over all ranks");
-  app.add_option("--context", text.context, "visible positions at the end of the step, such as 128K")
+  app.add_option("--context", text.context,
+                 "visible positions at the end of the step, such as 128K")
       ->required();
   app.add_option("--cached", text.cached, "prefill: tokens of the context already cached");
   app.add_option("--draft", text.draft, "decode: draft tokens verified and proposed per step");
@@ -153,12 +155,15 @@ ExitCode dispatch(int argc, char** argv) {
   std::string count_phase = "decode";
   std::string weights;
   CLI::App* count_app = app.add_subcommand("count", "exact parameters, FLOPs and KV bytes");
-  count_app->add_option("--model", count.model, "name in configs/models, or a config.json")->required();
+  count_app->add_option("--model", count.model, "name in configs/models, or a config.json")
+      ->required();
   count_app->add_option("--context", contexts, "visible positions: N[,N...]")->required();
   count_app->add_option("--phase", count_phase, "decode (one token) or prefill (a whole prompt)")
       ->check(CLI::IsMember({"decode", "prefill"}));
-  count_app->add_option("--precision", count.precision, "KV and weight formats: a file in configs/precision");
-  count_app->add_option("--weights", weights, "of FP8-equivalent FLOPs: bf16=2,fp8=1,fp4_fp8=1,fp4=0.5");
+  count_app->add_option("--precision", count.precision,
+                        "KV and weight formats: a file in configs/precision");
+  count_app->add_option("--weights", weights,
+                        "of FP8-equivalent FLOPs: bf16=2,fp8=1,fp4_fp8=1,fp4=0.5");
   count_app->callback([&] {
     action = [&](const cli::Context& context) {
       count.contexts = count_list("--context", contexts);
@@ -173,10 +178,14 @@ ExitCode dispatch(int argc, char** argv) {
   CLI::App* step_app = app.add_subcommand("step", "time of one engine step and where it goes");
   add_step_options(*step_app, step, step_text);
   step_app->add_option("--system", step.system, "name in configs/systems, or a file")->required();
-  step_app->add_option("--stack", step.stack, "which operators share a kernel: a file in configs/stacks");
-  step_app->add_option("--memory-share", step.memory_share, "of device memory for weights and cache")
+  step_app->add_option("--stack", step.stack,
+                       "which operators share a kernel: a file in configs/stacks");
+  step_app
+      ->add_option("--memory-share", step.memory_share, "of device memory for weights and cache")
       ->check(CLI::Range(0.01, 1.0));
-  step_app->add_option("--evaluator", step_text.evaluator, "estimate (closed form) or simulate (SystemC)")
+  step_app
+      ->add_option("--evaluator", step_text.evaluator,
+                   "estimate (closed form) or simulate (SystemC)")
       ->check(CLI::IsMember({"estimate", "simulate"}));
   step_app->callback([&] {
     action = [&](const cli::Context& context) {
@@ -188,7 +197,8 @@ ExitCode dispatch(int argc, char** argv) {
   cli::TraceOptions trace;
   StepText trace_text;
   std::string rank;
-  CLI::App* trace_app = app.add_subcommand("trace", "the operator trace of one rank's step, JSON lines");
+  CLI::App* trace_app =
+      app.add_subcommand("trace", "the operator trace of one rank's step, JSON lines");
   add_step_options(*trace_app, trace.step, trace_text);
   trace_app->add_option("--rank", rank, "rank of a pipeline stage; default the one with most work");
   trace_app->add_option("--out", trace.file, "file to write, - for standard output")->required();
@@ -202,9 +212,11 @@ ExitCode dispatch(int argc, char** argv) {
 
   cli::RunOptions run;
   CLI::App* run_app = app.add_subcommand("run", "runs a scenario and writes its report");
-  run_app->add_option("scenario", run.scenario, "a scenario file, or a name in configs/scenarios")->required();
+  run_app->add_option("scenario", run.scenario, "a scenario file, or a name in configs/scenarios")
+      ->required();
   run_app->add_option("--out", run.folder, "output folder; default out/<scenario>");
-  run_app->add_option("--set", run.overrides, "key.path=value, overriding the file")->allow_extra_args(false);
+  run_app->add_option("--set", run.overrides, "key.path=value, overriding the file")
+      ->allow_extra_args(false);
   run_app->add_flag("--print-config", run.print_config, "print the resolved scenario and stop");
   run_app->callback([&] {
     action = [&](const cli::Context& context) {
@@ -220,12 +232,12 @@ ExitCode dispatch(int argc, char** argv) {
       ->required()
       ->check(CLI::IsMember({"models", "chips", "systems", "scenarios", "precision", "stacks",
                              "calibration", "prices", "specdec"}));
-  list_app->callback([&] {
-    action = [&](const cli::Context& context) { return cli::list(context, what); };
-  });
+  list_app->callback(
+      [&] { action = [&](const cli::Context& context) { return cli::list(context, what); }; });
 
   std::string schema_folder;
-  CLI::App* schema_app = app.add_subcommand("schema", "writes JSON Schemas of the configuration files");
+  CLI::App* schema_app =
+      app.add_subcommand("schema", "writes JSON Schemas of the configuration files");
   schema_app->add_option("--out", schema_folder, "folder")->required();
   schema_app->callback([&] {
     action = [&](const cli::Context& context) { return cli::schema(context, schema_folder); };

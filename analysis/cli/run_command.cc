@@ -23,7 +23,8 @@ base::ExitCode run(const Context& context, const RunOptions& o) {
     return base::ExitCode::kOk;
   }
   // A folder that cannot be written is found before the work, not after.
-  const fs::path folder = o.folder.empty() ? fs::path("out") / loaded.scenario.name : fs::path(o.folder);
+  const fs::path folder =
+      o.folder.empty() ? fs::path("out") / loaded.scenario.name : fs::path(o.folder);
   if (fs::exists(folder) && !fs::is_directory(folder)) {
     throw base::ConfigError({folder.string(), 0, 0}, "is not a folder");
   }
@@ -76,7 +77,8 @@ base::ExitCode schema(const Context& context, const std::string& folder) {
   files.add("chip.schema.json", base::schema_of<hwmodels::ChipSpec>("Chip"));
   files.add("system.schema.json", base::schema_of<hwmodels::SystemSpec>("System"));
   files.add("calibration.schema.json", base::schema_of<hwmodels::Calibration>("Calibration"));
-  files.add("precision.schema.json", base::schema_of<workloads::PrecisionRecipe>("Precision recipe"));
+  files.add("precision.schema.json",
+            base::schema_of<workloads::PrecisionRecipe>("Precision recipe"));
   files.add("scenario.schema.json", base::schema_of<Scenario>("Scenario"));
   files.add("hardware-prices.schema.json", base::schema_of<HardwarePrices>("Hardware prices"));
   files.add("list-prices.schema.json", base::schema_of<ListPrices>("List prices"));

@@ -41,17 +41,17 @@ w::Batch make_batch(const StepOptions& o) {
 
 w::Precision load_precision(const std::filesystem::path& configs, const std::string& name,
                             const w::ModelSpec& model) {
-  return w::resolve(
-      base::load_config<w::PrecisionRecipe>(configs / "precision" / (name + ".yaml")), model);
+  return w::resolve(base::load_config<w::PrecisionRecipe>(configs / "precision" / (name + ".yaml")),
+                    model);
 }
 
-// Attention data-parallel over the scale-up domain, experts over all of it; fewer ranks when there are
-// fewer sequences or experts.
+// Attention data-parallel over the scale-up domain, experts over all of it; fewer ranks when there
+// are fewer sequences or experts.
 w::ParallelPlan default_plan(const w::ModelSpec& model, const hwmodels::Hardware& hardware,
                              std::int64_t batch) {
   w::ParallelPlan plan;
-  const std::int64_t most =
-      std::min({hardware.system.scale_up_domain(), model.experts, std::max<std::int64_t>(batch, 1)});
+  const std::int64_t most = std::min(
+      {hardware.system.scale_up_domain(), model.experts, std::max<std::int64_t>(batch, 1)});
   plan.dp = most;
   plan.ep = most;
   plan.overlap = w::Overlap::kWaves;
@@ -103,9 +103,9 @@ base::ExitCode step(const Context& context, const StepOptions& o) {
                                              hardware.system.name, hardware.system.devices(),
                                              plan.devices()));
   }
-  const Deployment deployment{&model, &hardware, &stack,
-                              load_precision(context.configs, o.precision, model), plan,
-                              o.draft_tokens > 0};
+  const Deployment deployment{&model, &hardware,
+                              &stack, load_precision(context.configs, o.precision, model),
+                              plan,   o.draft_tokens > 0};
   StepEvaluator evaluator(deployment);
   require_fit(o, plan, memory_use(deployment, o.context, o.memory_share), hardware, model);
   w::Batch batch = make_batch(o);
@@ -113,8 +113,9 @@ base::ExitCode step(const Context& context, const StepOptions& o) {
   batch.sequences = (o.batch + plan.pp - 1) / plan.pp;
   const StepResult r = o.simulate ? evaluator.simulate(batch) : evaluator.estimate(batch);
   const double seconds = r.time.value();
-  const double tokens = static_cast<double>(o.batch) *
-                        (o.phase == w::Phase::kPrefill ? static_cast<double>(batch.new_tokens) : 1.0);
+  const double tokens =
+      static_cast<double>(o.batch) *
+      (o.phase == w::Phase::kPrefill ? static_cast<double>(batch.new_tokens) : 1.0);
   const auto roles = slowest_roles(evaluator.timeline());
   const MemoryUse memory = memory_use(deployment, o.context, o.memory_share);
 
@@ -175,10 +176,9 @@ base::ExitCode step(const Context& context, const StepOptions& o) {
   bounds.columns = {{"bound"}, {"critical path", true}, {"busy", true}};
   for (int b = 0; b < kBounds; ++b) {
     const auto i = static_cast<std::size_t>(b);
-    bounds.rows.push_back({std::string(bound_name(b)), fmt::format("{:.1f} %", 100.0 * r.shares[i]),
-                           b < hwmodels::kUnits
-                               ? fmt::format("{:.1f} %", 100.0 * r.utilisation[i])
-                               : "–"});
+    bounds.rows.push_back(
+        {std::string(bound_name(b)), fmt::format("{:.1f} %", 100.0 * r.shares[i]),
+         b < hwmodels::kUnits ? fmt::format("{:.1f} %", 100.0 * r.utilisation[i]) : "–"});
   }
   context.out << to_text(bounds) << "\n" << to_text(t);
   return base::ExitCode::kOk;
@@ -191,8 +191,8 @@ base::ExitCode trace(const Context& context, const TraceOptions& o) {
   w::require_possible(plan, model);
   const std::int64_t rank = o.rank < 0 ? plan.stage_ranks() - 1 : o.rank;
   if (rank >= plan.stage_ranks()) {
-    throw base::UsageError(fmt::format("--rank {} of a plan with {} ranks a stage", rank,
-                                       plan.stage_ranks()));
+    throw base::UsageError(
+        fmt::format("--rank {} of a plan with {} ranks a stage", rank, plan.stage_ranks()));
   }
   w::Batch batch = make_batch(o.step);
   batch.sequences = (o.step.batch + plan.pp - 1) / plan.pp;

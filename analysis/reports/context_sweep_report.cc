@@ -42,8 +42,10 @@ std::string quantity(double v, UnitKind kind) { return base::format_quantity(v, 
 
 Table answer_table(const SweepResult& r) {
   Table t;
-  t.columns = {{"model"}, {"context", true}, {"cheapest system"}, {"USD / M output tokens", true},
-               {"runner-up"}, {"USD / M output tokens", true}, {"how sure"}};
+  t.columns = {{"model"},           {"context", true},
+               {"cheapest system"}, {"USD / M output tokens", true},
+               {"runner-up"},       {"USD / M output tokens", true},
+               {"how sure"}};
   for (const Answer& a : r.answers) {
     const SweepPoint& best = r.points[a.best];
     std::vector<std::string> row = {r.models[a.model].title, base::format_count(a.context),
@@ -64,8 +66,11 @@ Table answer_table(const SweepResult& r) {
 
 Table count_table(const SweepResult& r) {
   Table t;
-  t.columns = {{"model"}, {"context", true}, {"GFLOP / token", true},
-               {"FP8-equivalent GFLOP / token", true}, {"KV held", true},
+  t.columns = {{"model"},
+               {"context", true},
+               {"GFLOP / token", true},
+               {"FP8-equivalent GFLOP / token", true},
+               {"KV held", true},
                {"KV read / token", true}};
   for (const CurvePoint& c : r.curves) {
     const auto& contexts = r.scenario.contexts;
@@ -81,10 +86,22 @@ Table count_table(const SweepResult& r) {
 
 Table point_table(const SweepResult& r) {
   Table t;
-  t.columns = {{"model"}, {"system"}, {"context", true}, {"plan"}, {"batch/max", true},
-               {"TPOT ms", true}, {"tok/s/device", true}, {"tok/s/user", true},
-               {"prefill tok/s/device", true}, {"$/M in", true}, {"$/M cached", true},
-               {"$/M out", true}, {"J/tok out", true}, {"bound"}, {"prefill bound"}, {"status"}};
+  t.columns = {{"model"},
+               {"system"},
+               {"context", true},
+               {"plan"},
+               {"batch/max", true},
+               {"TPOT ms", true},
+               {"tok/s/device", true},
+               {"tok/s/user", true},
+               {"prefill tok/s/device", true},
+               {"$/M in", true},
+               {"$/M cached", true},
+               {"$/M out", true},
+               {"J/tok out", true},
+               {"bound"},
+               {"prefill bound"},
+               {"status"}};
   for (const SweepPoint& p : r.points) {
     std::vector<std::string> row = {r.models[p.model].title, r.hardware[p.system].system.title,
                                     base::format_count(p.context)};
@@ -191,8 +208,9 @@ std::string sweep_markdown(const SweepResult& r) {
   std::string out = fmt::format("# {}\n\n{}\n\n", r.scenario.title, r.paragraph);
   out += to_markdown(answer_table(r));
   out +=
-      "\n*clear*: the 90 % ranges do not overlap; *likely*: one range excludes the other's central "
-      "value; *open*: neither.\n\n## FLOPs and KV memory per token\n\n";
+      "\n*clear*: the first is cheaper with a probability of 95 % or more, what moves both alike "
+      "cancelled; *likely*: 80 % or more; *open*: less; *only*: no other system serves this.\n\n## "
+      "FLOPs and KV memory per token\n\n";
   out += to_markdown(count_table(r));
   out += "\n## Every point\n\n";
   out += to_markdown(point_table(r));
@@ -208,8 +226,8 @@ std::string sweep_markdown(const SweepResult& r) {
   }
   out += "\n## Assumptions\n\n";
   for (const std::string& a : r.assumptions) out += "- " + a + "\n";
-  out += fmt::format("\nWritten by Foretoken {} with `{}`; configuration {}.\n", kVersion, r.command,
-                     r.config_hash);
+  out += fmt::format("\nWritten by Foretoken {} with `{}`; configuration {}.\n", kVersion,
+                     r.command, r.config_hash);
   return out;
 }
 

@@ -176,9 +176,9 @@ struct Certainty {
   std::string_view meaning;
 };
 constexpr std::array<Certainty, 4> kCertainties = {{
-    {"clear", "●", "the 90 % ranges leave no doubt about the order"},
-    {"likely", "◐", "the order probably holds, though the ranges overlap"},
-    {"open", "○", "the ranges overlap so far that either could be cheaper"},
+    {"clear", "●", "the first is cheaper with a probability of 95 % or more"},
+    {"likely", "◐", "with 80 % or more"},
+    {"open", "○", "with less: either could be cheaper"},
     {"only", "◇", "no other system compared can serve this case"},
 }};
 
