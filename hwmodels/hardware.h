@@ -75,6 +75,8 @@ struct Rates {
   double operand_sharing = 1.0;
   double fp4_fp8_rate = 1.0;
   bool widen_on_vector = true;
+
+  bool operator==(const Rates&) const = default;
 };
 
 Rates derive_rates(const Hardware& hardware, const Tuning& tuning = {});

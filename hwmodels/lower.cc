@@ -14,12 +14,6 @@ bool is_expert(Role role) {
   return role == Role::kExpertGateUp || role == Role::kExpertSwiglu || role == Role::kExpertDown;
 }
 
-void add_cost(Cost& sum, const Cost& part) {
-  for (std::size_t i = 0; i < sum.busy.size(); ++i) sum.busy[i] += part.busy[i];
-  sum.latency += part.latency;
-  sum.communication = sum.communication || part.communication;
-}
-
 }  // namespace
 
 Lowering::Lowering() : graph_({kUnitNames.begin(), kUnitNames.end()}, 2) {}
@@ -27,6 +21,11 @@ Lowering::Lowering() : graph_({kUnitNames.begin(), kUnitNames.end()}, 2) {}
 void Lowering::lower(const w::OpGraph& ops, const w::ParallelPlan& plan, const Hardware& hardware,
                      const Rates& rates, const Stack& stack) {
   graph_.clear();
+  if (remembered_hardware_ != &hardware || !(remembered_rates_ == rates)) {
+    for (Remembered& r : remembered_) r.valid = false;
+    remembered_hardware_ = &hardware;
+    remembered_rates_ = rates;
+  }
   separate_queues_ = plan.overlap != w::Overlap::kNone;
   for (std::size_t i = 0; i < ops.blocks.size(); ++i) {
     const w::Block& block = ops.blocks[i];
@@ -62,7 +61,7 @@ void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block,
     }
     kernel_of_.push_back(k);
     Kernel& kernel = kernels_[k];
-    add_cost(kernel.cost, cost(node.op, hardware, rates));
+    add_remembered_cost(node, hardware, rates, kernel.cost);
     for (std::uint8_t d = 0; d < node.dependency_count; ++d) {
       const std::uint32_t other = kernel_of_[node.dependencies[d] - block.first];
       if (other == k) continue;
@@ -70,6 +69,21 @@ void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block,
       if (latest == kNone || other > latest) latest = other;
     }
   }
+}
+
+void Lowering::add_remembered_cost(const w::OpNode& node, const Hardware& hardware,
+                                   const Rates& rates, Cost& sum) {
+  Remembered& r = remembered_[w::index_of(node.role)];
+  if (!r.valid || !(r.op == node.op)) {
+    r.valid = false;  // stays so if the chip cannot do it
+    r.cost = Cost{};
+    add_cost(node.op, hardware, rates, r.cost);
+    r.op = node.op;
+    r.valid = true;
+  }
+  for (std::size_t i = 0; i < sum.busy.size(); ++i) sum.busy[i] += r.cost.busy[i];
+  sum.latency += r.cost.latency;
+  sum.communication = sum.communication || r.cost.communication;
 }
 
 void Lowering::emit_block(const w::ParallelPlan& plan, const Rates& rates) {

@@ -50,10 +50,24 @@ class Lowering {
   task::TaskId emit(const Kernel& kernel, const Cost& cost, double latency, double scale,
                     std::uint32_t extra_dependency);
 
+  // The last operator of each role and its cost: kinds of layers share most operators, and from
+  // step to step most stay as they were.
+  struct Remembered {
+    workloads::Op op;
+    Cost cost;
+    bool valid = false;
+  };
+
+  void add_remembered_cost(const workloads::OpNode& node, const Hardware& hardware,
+                           const Rates& rates, Cost& sum);
+
   task::TaskGraph graph_;
   std::vector<Kernel> kernels_;
   std::vector<std::uint32_t> kernel_of_;  // node in block -> kernel
   std::array<std::uint32_t, workloads::kRoles> kernel_by_role_{};
+  std::array<Remembered, workloads::kRoles> remembered_{};
+  Rates remembered_rates_;
+  const Hardware* remembered_hardware_ = nullptr;
   bool separate_queues_ = true;
   // Tasks of the waves of the block in hand: dispatched, then computed.
   std::vector<task::TaskId> arrivals_;

@@ -25,6 +25,8 @@ struct Cost {
 
 // Throws UnsupportedError naming the chip and the dtype when its matrix unit lacks one.
 Cost cost(const workloads::Op& op, const Hardware& hardware, const Rates& rates);
+// Adds the operator's cost to `sum`: operators that share a kernel add up in place.
+void add_cost(const workloads::Op& op, const Hardware& hardware, const Rates& rates, Cost& sum);
 
 // A matrix product as tiles on cores: rows are weight rows (output features), columns are tokens.
 // Tiles are dealt to cores in waves and the last wave costs a full one; when there are fewer tiles

@@ -285,19 +285,32 @@ double parameter_bound(const ModelSpec& m) {
 }  // namespace
 
 void ModelSpec::classify() {
-  classes.clear();
-  class_of.clear();
-  for (const LayerSpec& l : layers) {
-    const auto found = std::find_if(classes.begin(), classes.end(),
-                                    [&](const LayerClass& c) { return c.spec == l; });
-    if (found == classes.end()) {
-      class_of.push_back(static_cast<std::uint32_t>(classes.size()));
-      classes.push_back({l, 1});
-    } else {
-      class_of.push_back(static_cast<std::uint32_t>(found - classes.begin()));
+  const auto group = [this](std::vector<LayerClass>& kinds, std::vector<std::uint32_t>& kind_of,
+                            auto&& key) {
+    kinds.clear();
+    kind_of.clear();
+    for (const LayerSpec& layer : layers) {
+      const LayerSpec spec = key(layer);
+      auto found = std::find_if(kinds.begin(), kinds.end(),
+                                [&](const LayerClass& c) { return c.spec == spec; });
+      if (found == kinds.end()) found = kinds.insert(kinds.end(), {spec, 0});
       ++found->count;
+      kind_of.push_back(static_cast<std::uint32_t>(found - kinds.begin()));
     }
-  }
+  };
+  group(classes, class_of, [](const LayerSpec& l) { return l; });
+  group(attention_classes, attention_class_of, [](LayerSpec l) {
+    l.ffn = FfnKind::kMoe;
+    l.hash_routing = false;
+    return l;
+  });
+  group(ffn_classes, ffn_class_of, [](const LayerSpec& l) {
+    LayerSpec half;
+    half.ffn = l.ffn;
+    half.hash_routing = l.hash_routing;
+    half.decoder = l.decoder;
+    return half;
+  });
 }
 
 std::size_t ModelSpec::first_decoder_layer() const {

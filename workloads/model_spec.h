@@ -98,6 +98,11 @@ struct ModelSpec {
   std::vector<LayerSpec> layers;
   std::vector<LayerClass> classes;      // of `layers`, in order of first appearance
   std::vector<std::uint32_t> class_of;  // index into `classes` per layer
+  // The same for the two halves of a layer, whose kinds repeat more often than whole layers do.
+  std::vector<LayerClass> attention_classes;
+  std::vector<std::uint32_t> attention_class_of;
+  std::vector<LayerClass> ffn_classes;
+  std::vector<std::uint32_t> ffn_class_of;
   // Draft module: MTP block (V3.2, V4) or DSpark blocks (V4.1).
   std::vector<LayerSpec> draft_layers;
   std::int64_t draft_experts = 0;

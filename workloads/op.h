@@ -52,6 +52,7 @@ struct Gemm {
   std::int64_t batch = 1;
   Dtype activation, weight, compute, output;
   std::int64_t fp8_block = 128;
+  bool operator==(const Gemm&) const = default;
 };
 
 // Rows of tokens routed to this rank's experts: `rows` token-expert pairs over `active` of `groups`
@@ -60,6 +61,7 @@ struct GroupedGemm {
   std::int64_t rows, groups, active, n, k;
   Dtype activation, weight, compute, output;
   std::int64_t fp8_block = 128;
+  bool operator==(const GroupedGemm&) const = default;
 };
 
 // One softmax over window and selected or dense entries, one KV head shared by all query heads.
@@ -71,6 +73,7 @@ struct Attention {
   Dtype compute, output;
   bool sparse = false;  // gathers single entries
   bool decode = false;  // reads entries as cached, and widens FP8 to BF16 on the way
+  bool operator==(const Attention&) const = default;
 };
 
 // Indexer scores: relu(q . key) weighted over heads.
@@ -79,10 +82,12 @@ struct IndexLogits {
   std::int64_t entries;    // summed over queries
   std::int64_t key_bytes;  // distinct keys read
   Dtype compute;
+  bool operator==(const IndexLogits&) const = default;
 };
 
 struct TopK {
   std::int64_t queries, entries, k;  // entries summed over queries
+  bool operator==(const TopK&) const = default;
 };
 
 // Softmax pooling of `slots` tokens per channel into entries, with the running state in FP32.
@@ -91,6 +96,7 @@ struct Compress {
   std::int64_t state_width;       // channels kept per token in the state (twice width with overlap)
   std::int64_t entry_bytes;       // written per emitted entry
   std::int64_t position_weights;  // FP32 positional biases
+  bool operator==(const Compress&) const = default;
 };
 
 enum class HyperPhase : std::uint8_t { kPre, kPost, kHead };
@@ -101,6 +107,7 @@ struct HyperConnection {
   HyperPhase phase;
   std::int64_t tokens, streams, hidden, outputs, sinkhorn_iterations;
   Dtype compute;
+  bool operator==(const HyperConnection&) const = default;
 };
 
 enum class VectorKind : std::uint8_t {
@@ -122,12 +129,14 @@ struct VectorOp {
   Dtype input, output;
   std::int64_t kv_write_bytes = 0;
   std::int64_t weights = 0;  // parameters read (norm weights), FP32 or BF16: counted at 2 bytes
+  bool operator==(const VectorOp&) const = default;
 };
 
 // Expert choice: scores of all experts, the best k (or a table look-up), normalised weights.
 struct Route {
   std::int64_t tokens, experts, topk;
   bool hash;
+  bool operator==(const Route&) const = default;
 };
 
 // Tokens to the ranks that hold their experts, and their results back. `pairs` token-expert pairs
@@ -135,10 +144,12 @@ struct Route {
 struct Dispatch {
   std::int64_t tokens, pairs, remote, hidden, ranks;
   Dtype element;
+  bool operator==(const Dispatch&) const = default;
 };
 struct Combine {
   std::int64_t tokens, pairs, remote, hidden, ranks;
   Dtype element;
+  bool operator==(const Combine&) const = default;
 };
 
 enum class CollectiveKind : std::uint8_t { kAllReduce, kAllGather, kReduceScatter, kSendRecv };
@@ -149,6 +160,7 @@ inline constexpr std::array<std::string_view, 4> kCollectiveNames = {"all_reduce
 struct Collective {
   CollectiveKind kind;
   std::int64_t bytes, ranks;
+  bool operator==(const Collective&) const = default;
 };
 
 // Row gather from a table: embeddings (device memory) or n-gram memory (host memory).
@@ -157,6 +169,7 @@ struct Lookup {
   Dtype element;
   std::int64_t scale_bytes_per_row;
   bool host;
+  bool operator==(const Lookup&) const = default;
 };
 
 using Op = std::variant<Gemm, GroupedGemm, Attention, IndexLogits, TopK, Compress, HyperConnection,

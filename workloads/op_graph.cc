@@ -125,9 +125,9 @@ class Builder {
         Lookup{all.tokens(), 1, m_.hidden, m_.storage.plain, 0, false}, {});
     g_.order.push_back({0, -1});
 
-    const std::uint32_t first_layer_block = static_cast<std::uint32_t>(g_.blocks.size());
-    for (const LayerClass& c : m_.classes) {
-      begin(class_name(c.spec), static_cast<std::uint32_t>(c.count));
+    const auto first_attention = static_cast<std::uint32_t>(g_.blocks.size());
+    for (const LayerClass& c : m_.attention_classes) {
+      begin(attention_name(c.spec), static_cast<std::uint32_t>(c.count));
       if (c.spec.decoder && skip_decoder) {
         if (c.spec.owns_cache) shared_cache(c.spec, all, kNoInput);
       } else if (c.spec.decoder && tail_only) {
@@ -138,10 +138,19 @@ class Builder {
           }
           shared_cache(c.spec, rest, kNoInput);
         }
-        layer(c.spec, tail, m_.decoder_tail(), m_.experts, m_.experts_per_token, kNoInput);
+        attention_half(c.spec, tail, kNoInput);
       } else {
-        layer(c.spec, all, batch_.new_tokens, m_.experts, m_.experts_per_token, kNoInput);
+        attention_half(c.spec, all, kNoInput);
       }
+    }
+    const auto first_ffn = static_cast<std::uint32_t>(g_.blocks.size());
+    for (const LayerClass& c : m_.ffn_classes) {
+      begin(ffn_name(c.spec), static_cast<std::uint32_t>(c.count));
+      if (c.spec.decoder && skip_decoder) continue;
+      const bool short_prompt = c.spec.decoder && tail_only;
+      ffn(c.spec, (short_prompt ? tail : all).tokens(),
+          short_prompt ? m_.decoder_tail() : batch_.new_tokens, m_.experts, m_.experts_per_token,
+          kNoInput);
     }
     const auto layers = static_cast<std::int64_t>(m_.layers.size());
     std::uint32_t send_block = 0;
@@ -157,8 +166,10 @@ class Builder {
       // Stage s holds the layers share() deals it, in order.
       const bool boundary = plan_.pp > 1 && i > 0 && stage_of(i, layers) != stage_of(i - 1, layers);
       if (boundary) g_.order.push_back({send_block, -1});
-      g_.order.push_back({first_layer_block + m_.class_of[static_cast<std::size_t>(i)],
-                          static_cast<std::int32_t>(i)});
+      const auto layer = static_cast<std::size_t>(i);
+      const auto number = static_cast<std::int32_t>(i);
+      g_.order.push_back({first_attention + m_.attention_class_of[layer], number});
+      g_.order.push_back({first_ffn + m_.ffn_class_of[layer], number});
     }
 
     if (prompt && !batch_.last_chunk) return;
@@ -181,24 +192,28 @@ class Builder {
     return s;
   }
 
-  static std::string_view class_name(const LayerSpec& l) {
+  static std::string_view attention_name(const LayerSpec& l) {
     switch (l.attention) {
       case AttentionKind::kWindow:
-        return l.hash_routing ? "window+hash" : l.engram ? "window+engram" : "window";
+        return l.engram ? "window+engram" : "window";
       case AttentionKind::kCsa:
-        return l.hash_routing ? "csa+hash" : "csa";
+        return "csa";
       case AttentionKind::kHca:
-        return l.hash_routing ? "hca+hash" : "hca";
+        return "hca";
       case AttentionKind::kMlaDsa:
-        return l.ffn == FfnKind::kDense ? "mla+dense" : "mla";
+        return "mla";
       case AttentionKind::kShared:
-        if (l.engram) return l.decoder ? "reuse+engram+decoder" : "reuse+engram";
-        if (l.owns_cache) return l.decoder ? "full+decoder" : "full";
+        if (l.engram) return "reuse+engram";
+        if (l.owns_cache) return "full";
         if (l.index == IndexMode::kCandidates) return "reindex";
-        if (l.index == IndexMode::kAll) return "index";
-        return l.decoder ? "reuse+decoder" : "reuse";
+        return l.index == IndexMode::kAll ? "index" : "reuse";
     }
-    return "layer";
+    return "attention";
+  }
+
+  static std::string_view ffn_name(const LayerSpec& l) {
+    if (l.ffn == FfnKind::kDense) return "dense";
+    return l.hash_routing ? "moe+hash" : "moe";
   }
 
   [[nodiscard]] std::int64_t sequences_here() const {
@@ -229,9 +244,10 @@ class Builder {
     g_.blocks.push_back({name, static_cast<std::uint32_t>(g_.nodes.size()), 0, repeat});
   }
 
-  Id add(Role role, Component component, const Op& op, std::initializer_list<Id> inputs) {
+  template <class Concrete>
+  Id add(Role role, Component component, const Concrete& op, std::initializer_list<Id> inputs) {
     OpNode& node = g_.nodes.emplace_back();
-    node.op = op;
+    node.op.emplace<Concrete>(op);
     node.role = role;
     node.component = draft_ ? Component::kDraft : component;
     for (const Id input : inputs) {
@@ -279,11 +295,14 @@ class Builder {
 
   void layer(const LayerSpec& l, const Positions& p, std::int64_t tokens_per_sequence,
              std::int64_t experts, std::int64_t topk, Id input) {
+    const Id x = attention_half(l, p, input);
+    ffn(l, p.tokens(), tokens_per_sequence, experts, topk, x);
+  }
+
+  Id attention_half(const LayerSpec& l, const Positions& p, Id x) {
     const std::int64_t n = p.tokens();
-    Id x = input;
     if (l.engram) x = engram(n, x);
-    x = l.attention == AttentionKind::kMlaDsa ? mla(p, n, x) : attention(l, p, n, x);
-    ffn(l, n, tokens_per_sequence, experts, topk, x);
+    return l.attention == AttentionKind::kMlaDsa ? mla(p, n, x) : attention(l, p, n, x);
   }
 
   Id engram(std::int64_t n, Id x) {

@@ -108,15 +108,16 @@ struct OpNode {
   std::array<std::uint32_t, 4> dependencies{};  // indices into OpGraph::nodes, same block, earlier
 };
 
-// Operators that run `repeat` times, once for every layer that is alike.
+// Operators that run `repeat` times, once for every half of a layer (attention or FFN) that is
+// alike.
 struct Block {
-  std::string_view name;  // "csa", "hca+hash", "head", ...
+  std::string_view name;  // "csa", "moe+hash", "head", ...
   std::uint32_t first = 0;
   std::uint32_t count = 0;
   std::uint32_t repeat = 1;
 };
 
-// One execution of a block: a layer (index), or -1 for embedding, head and draft blocks.
+// One execution of a block: half of a layer (index), or -1 for embedding, head and draft blocks.
 struct BlockRun {
   std::uint32_t block = 0;
   std::int32_t layer = -1;

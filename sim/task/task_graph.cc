@@ -46,16 +46,15 @@ TaskId TaskGraph::add(LabelId label, QueueId queue, base::Seconds latency,
 
   const auto id = static_cast<TaskId>(tasks_.size());
   Segment& segment = segments_.back();
-  Task task{.label = label,
-            .queue = queue,
-            .latency = latency,
-            .service = {},
-            .bottleneck = 0,
-            .queue_predecessor = last_in_queue_[queue],
-            .first_demand = static_cast<std::uint32_t>(demands_.size()),
-            .demand_count = 0,
-            .first_dependency = static_cast<std::uint32_t>(dependencies_.size()),
-            .dependency_count = static_cast<std::uint32_t>(dependencies.size())};
+  // Filled in place: put together on the stack and copied, it would wait for its own stores.
+  Task& task = tasks_.emplace_back();
+  task.label = label;
+  task.queue = queue;
+  task.latency = latency;
+  task.queue_predecessor = last_in_queue_[queue];
+  task.first_demand = static_cast<std::uint32_t>(demands_.size());
+  task.first_dependency = static_cast<std::uint32_t>(dependencies_.size());
+  task.dependency_count = static_cast<std::uint32_t>(dependencies.size());
 
   base::Seconds* const total =
       segment_demand_.data() + (segment_demand_.size() - resources_.size());
@@ -85,7 +84,6 @@ TaskId TaskGraph::add(LabelId label, QueueId queue, base::Seconds latency,
   }
   dependencies_.insert(dependencies_.end(), dependencies.begin(), dependencies.end());
 
-  tasks_.push_back(task);
   ++segment.count;
   last_in_queue_[queue] = id;
   label_count_ = std::max(label_count_, label + 1);
