@@ -9,6 +9,7 @@
 
 #include "sim/base/config_print.h"
 #include "sim/base/error.h"
+#include "sim/base/named_config.h"
 #include "sim/base/progress.h"
 #include "sim/base/quantity.h"
 
@@ -168,8 +169,8 @@ SweepPoint run_point(const Inputs& in, const SweepResult& r, std::size_t system_
   }
   for (const ListPrice& price : r.list.prices) {
     if (price.model == model.name && price.currency == "USD") {
-      p.list_input_usd = price.input;
-      p.list_output_usd = price.output;
+      if (price.input > 0.0) p.list_input_usd = price.input;  // zero = not published
+      if (price.output > 0.0) p.list_output_usd = price.output;
     }
   }
   const Subject subject{&model, &hardware, &in.stack,
@@ -242,6 +243,44 @@ void find_answers(SweepResult& r) {
 
 std::string dollars(double usd) { return fmt::format("${:.3g}", usd); }
 
+// "V4-Pro is served cheapest by A from 8K to 256K ($0.14 to $0.25 per million output tokens) and by
+// B at 1M ($0.70)." Neighbouring contexts with the same winner are one part.
+std::string model_sentence(const SweepResult& r, std::size_t model) {
+  struct Part {
+    std::size_t system;
+    const Answer* first;
+    const Answer* last;
+  };
+  std::vector<Part> parts;
+  for (const Answer& a : r.answers) {
+    if (a.model != model) continue;
+    const std::size_t system = r.points[a.best].system;
+    if (parts.empty() || parts.back().system != system) {
+      parts.push_back({system, &a, &a});
+    } else {
+      parts.back().last = &a;
+    }
+  }
+  const std::string& title = r.models[model].title;
+  if (parts.empty()) return fmt::format("No system here serves {} within the limit. ", title);
+  const auto usd = [&](const Answer& a) { return dollars(r.points[a.best].usd.output.value); };
+  std::string out = fmt::format("{} is served cheapest by ", title);
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const Part& p = parts[i];
+    if (i > 0) out += i + 1 < parts.size() ? ", by " : " and by ";
+    out += r.hardware[p.system].system.title;
+    if (p.first == p.last) {
+      out += fmt::format(" at {} ({}{})", base::format_count(p.first->context), usd(*p.first),
+                         i == 0 ? " per million output tokens" : "");
+    } else {
+      out += fmt::format(" from {} to {} ({} to {}{})", base::format_count(p.first->context),
+                         base::format_count(p.last->context), usd(*p.first), usd(*p.last),
+                         i == 0 ? " per million output tokens" : "");
+    }
+  }
+  return out + ". ";
+}
+
 std::string write_paragraph(const SweepResult& r) {
   if (r.answers.empty()) {
     return "No system of this scenario serves any of these models within the limit of " +
@@ -249,36 +288,7 @@ std::string write_paragraph(const SweepResult& r) {
            " a token.";
   }
   std::string out;
-  for (std::size_t m = 0; m < r.models.size(); ++m) {
-    const Answer* first = nullptr;
-    const Answer* last = nullptr;
-    std::map<std::string, int> wins;
-    for (const Answer& a : r.answers) {
-      if (a.model != m) continue;
-      if (first == nullptr) first = &a;
-      last = &a;
-      ++wins[r.hardware[r.points[a.best].system].system.title];
-    }
-    if (first == nullptr) {
-      out += fmt::format("No system here serves {} within the limit. ", r.models[m].title);
-      continue;
-    }
-    const auto& price = [&](const Answer& a) { return r.points[a.best].usd.output; };
-    const auto most = std::max_element(
-        wins.begin(), wins.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-    int all = 0;
-    for (const auto& [name, n] : wins) all += n;
-    out += fmt::format(
-        "{} is served cheapest on {}{}: {} per million output tokens at {} (range {} to {}), {} at "
-        "{} "
-        "({} to {}). ",
-        r.models[m].title, most->first,
-        wins.size() == 1 ? " at every context"
-                         : fmt::format(" at {} of {} contexts", most->second, all),
-        dollars(price(*first).value), base::format_count(first->context),
-        dollars(price(*first).low), dollars(price(*first).high), dollars(price(*last).value),
-        base::format_count(last->context), dollars(price(*last).low), dollars(price(*last).high));
-  }
+  for (std::size_t m = 0; m < r.models.size(); ++m) out += model_sentence(r, m);
   int clear = 0;
   int likely = 0;
   int open = 0;
@@ -389,15 +399,16 @@ SweepResult run_context_sweep(const Scenario& scenario, const fs::path& configs)
   const hwmodels::Stack stack = hwmodels::load_stack(scenario.stack, configs);
   Inputs in{scenario, prices, stack, {}, {}};
   resolved += base::print_config(prices) + base::print_config(r.list);
+  for (const w::Role host : stack.host) resolved += fmt::format("{} ", static_cast<int>(host));
   for (const std::string& name : scenario.models) {
     r.models.push_back(w::load_model(name, configs));
     r.parameters.push_back(w::count_parameters(r.models.back()));
-    resolved += fmt::format("{} {} {}\n", name, r.parameters.back().total,
-                            w::count_decode(r.models.back(), 8192).total());
+    resolved += w::fingerprint(r.models.back());
   }
   for (const ScenarioSystem& system : scenario.systems) {
     r.hardware.push_back(hwmodels::load_hardware(system.name, configs));
-    const auto recipe = load_yaml<w::PrecisionRecipe>(configs, "precision", system.precision);
+    const auto recipe =
+        base::load_named<w::PrecisionRecipe>(configs / "precision" / (system.precision + ".yaml"));
     r.precision_titles.push_back(recipe.title);
     for (const w::ModelSpec& model : r.models) in.precision.push_back(w::resolve(recipe, model));
     const hwmodels::Hardware& h = r.hardware.back();
@@ -406,7 +417,8 @@ SweepResult run_context_sweep(const Scenario& scenario, const fs::path& configs)
   }
   if (scenario.speculate) {
     for (const auto& [model, spec] : scenario.speculation) {
-      auto table = load_yaml<AcceptanceTable>(configs, "specdec", spec.acceptance);
+      auto table =
+          base::load_named<AcceptanceTable>(configs / "specdec" / (spec.acceptance + ".yaml"));
       resolved += base::print_config(table);
       in.acceptance.emplace(spec.acceptance, std::move(table));
     }

@@ -15,8 +15,9 @@ constexpr double kHoursPerYear = 8760.0;
 
 double load_factor(const StepResult& step) {
   double idle = 1.0;
-  for (const hwmodels::Unit u : {hwmodels::Unit::kMatrix, hwmodels::Unit::kVector,
-                                 hwmodels::Unit::kMemory, hwmodels::Unit::kScaleUp}) {
+  for (const hwmodels::Unit u :
+       {hwmodels::Unit::kMatrix, hwmodels::Unit::kVector, hwmodels::Unit::kMemory,
+        hwmodels::Unit::kScaleUp, hwmodels::Unit::kScaleOut}) {
     idle *= 1.0 - std::clamp(step.utilisation[static_cast<std::size_t>(u)], 0.0, 1.0);
   }
   return kIdlePowerShare + (1.0 - kIdlePowerShare) * (1.0 - idle);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <set>
 
@@ -128,11 +129,39 @@ Speculation speculation_from(const AcceptanceTable& table, std::int64_t draft_to
   s.acceptance_length = table.mean_acceptance_length[static_cast<std::size_t>(draft_tokens - 1)];
   if (table.model != model) {
     s.acceptance_length = std::max(1.0, s.acceptance_length * borrowed.value);
-    s.low_factor = borrowed.low / borrowed.value;
+    // A step yields its verified token at least.
+    s.low_factor = std::max(1.0 / s.acceptance_length, borrowed.low / borrowed.value);
     s.high_factor = borrowed.high / borrowed.value;
   }
   return s;
 }
+
+namespace {
+
+// A misspelt model would silently not speculate. Models of configs that this scenario leaves out
+// are fine.
+void require_known_speculation(const base::ConfigFile& file, const Scenario& s,
+                               const fs::path& configs) {
+  const std::vector<std::string> known = workloads::list_models(configs);
+  const auto among = [](const std::vector<std::string>& names, const std::string& name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  const base::ConfigTree* group = file.root.find("speculation");
+  const base::ConfigTree* models = group == nullptr ? nullptr : group->find("models");
+  if (models == nullptr) return;
+  for (std::size_t i = 0; i < models->entries.size(); ++i) {
+    const std::string& name = models->entries[i].first;
+    if (among(s.models, name) || among(known, name)) continue;
+    const auto [line, column] =
+        i < models->key_positions.size() ? models->key_positions[i] : std::pair(0, 0);
+    throw base::ConfigError(
+        {file.path, line, column},
+        fmt::format("'{}' in speculation.models is no model of this scenario or of configs/models",
+                    name));
+  }
+}
+
+}  // namespace
 
 LoadedScenario load_scenario(const std::string& name_or_path, const fs::path& configs,
                              const std::vector<std::string>& overrides) {
@@ -140,7 +169,8 @@ LoadedScenario load_scenario(const std::string& name_or_path, const fs::path& co
   const bool is_path =
       name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".yaml");
   if (!is_path) path = configs / "scenarios" / (name_or_path + ".yaml");
-  if (!is_path && !fs::exists(path)) {
+  std::error_code error;  // a name too long for a file is an unknown one
+  if (!is_path && !fs::exists(path, error)) {
     std::string known;
     for (const std::string& n : hwmodels::list_configs(configs, "scenarios")) {
       known += (known.empty() ? "" : ", ") + n;
@@ -151,8 +181,15 @@ LoadedScenario load_scenario(const std::string& name_or_path, const fs::path& co
   base::ConfigFile file = base::read_config_file(path);
   for (const std::string& assignment : overrides) base::apply_override(file, assignment);
   LoadedScenario loaded{base::read_config<Scenario>(file), path.string()};
-  for (const std::string& text : loaded.scenario.plans) {
-    loaded.scenario.rules.plans.push_back(workloads::parse_plan(text));
+  require_known_speculation(file, loaded.scenario, configs);
+  for (std::size_t i = 0; i < loaded.scenario.plans.size(); ++i) {
+    const std::string& text = loaded.scenario.plans[i];
+    try {
+      loaded.scenario.rules.plans.push_back(workloads::parse_plan(text));
+    } catch (const base::UsageError& wrong) {
+      const base::ConfigTree& where = file.root.find("serving")->find("plans")->items[i];
+      throw base::ConfigError({loaded.path, where.line, where.column}, wrong.what());
+    }
     workloads::ParallelPlan& plan = loaded.scenario.rules.plans.back();
     if (text.find("overlap") == std::string::npos) plan.overlap = loaded.scenario.rules.overlap;
     if (text.find("waves") == std::string::npos) plan.waves = loaded.scenario.rules.waves;

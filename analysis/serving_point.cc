@@ -46,9 +46,15 @@ Deployment deploy(const Subject& s, const w::ParallelPlan& plan, bool draft) {
   return {s.model, s.hardware, s.stack, s.precision, plan, draft};
 }
 
-bool plan_possible(const w::ParallelPlan& plan, const w::ModelSpec& model, std::string& reason) {
+bool plan_possible(const w::ParallelPlan& plan, const Subject& s, std::string& reason) {
+  const std::int64_t devices = s.hardware->system.devices();
+  if (plan.devices() > devices) {
+    reason = fmt::format("{} has {} devices; {} needs {}", s.hardware->system.name, devices,
+                         w::to_string(plan), plan.devices());
+    return false;
+  }
   try {
-    w::require_possible(plan, model);
+    w::require_possible(plan, *s.model);
   } catch (const base::UnsupportedError& error) {
     reason = error.what();
     return false;
@@ -123,7 +129,7 @@ DecodePoint best_decode(const Subject& s, std::int64_t context, const Speculatio
   std::string impossible;
   const bool draft = speculation.draft_tokens > 0;
   for (const w::ParallelPlan& plan : candidate_plans(*s.model, s.hardware->system, rules)) {
-    if (!plan_possible(plan, *s.model, impossible)) continue;
+    if (!plan_possible(plan, s, impossible)) continue;
     const Deployment deployment = deploy(s, plan, draft);
     const MemoryUse memory = memory_use(deployment, context, rules.memory_share);
     const auto fitting = sequences_that_fit(memory);
@@ -244,7 +250,7 @@ PrefillPoint best_prefill(const Subject& s, std::int64_t context, const ServingR
   const std::int64_t chunk = std::min(context, rules.chunk_tokens);
   const auto prompts_per_rank = std::max<std::int64_t>(1, rules.chunk_tokens / context);
   for (const w::ParallelPlan& plan : candidate_plans(*s.model, s.hardware->system, rules)) {
-    if (!plan_possible(plan, *s.model, impossible)) continue;
+    if (!plan_possible(plan, s, impossible)) continue;
     const Deployment deployment = deploy(s, plan, false);
     const MemoryUse memory = memory_use(deployment, context, rules.memory_share);
     const auto fitting = sequences_that_fit(memory);

@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "sim/base/error.h"
+#include "sim/base/named_config.h"
 
 namespace foretoken::hwmodels {
 
@@ -28,29 +29,13 @@ std::vector<std::string> list_configs(const fs::path& configs, const std::string
   return names;
 }
 
-namespace {
-
-template <class T>
-T load_named(const fs::path& path) {
-  const base::ConfigFile file = base::read_config_file(path);
-  T value = base::read_config<T>(file);
-  if (value.name != path.stem().string()) {
-    const base::ConfigTree* name = file.root.find("name");
-    throw base::ConfigError({path.string(), name->line, name->column},
-                            fmt::format("'name' is '{}' but the file is called '{}'", value.name,
-                                        path.stem().string()));
-  }
-  return value;
-}
-
-}  // namespace
-
 Hardware load_hardware(const std::string& name_or_path, const fs::path& configs) {
   const bool is_path =
       name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".yaml");
   const fs::path path =
       is_path ? fs::path(name_or_path) : configs / "systems" / (name_or_path + ".yaml");
-  if (!is_path && !fs::exists(path)) {
+  std::error_code error;  // a name too long for a file is an unknown one
+  if (!is_path && !fs::exists(path, error)) {
     std::string known;
     for (const std::string& n : list_configs(configs, "systems")) {
       known += (known.empty() ? "" : ", ") + n;
@@ -58,18 +43,18 @@ Hardware load_hardware(const std::string& name_or_path, const fs::path& configs)
     throw base::ConfigError({name_or_path, 0, 0}, fmt::format("no such system; known: {}", known));
   }
   Hardware h;
-  h.system = load_named<SystemSpec>(path);
+  h.system = base::load_named<SystemSpec>(path);
   const fs::path chip_path = configs / "chips" / (h.system.chip + ".yaml");
-  if (!fs::exists(chip_path)) {
+  if (!fs::exists(chip_path, error)) {
     const base::ConfigFile file = base::read_config_file(path);
     const base::ConfigTree* node = file.root.find("chip");
     throw base::ConfigError({path.string(), node->line, node->column},
                             fmt::format("no chip '{}' in configs/chips", h.system.chip));
   }
-  h.chip = load_named<ChipSpec>(chip_path);
+  h.chip = base::load_named<ChipSpec>(chip_path);
   const fs::path own = configs / "calibration" / (h.chip.name + ".yaml");
   const fs::path family = configs / "calibration" / (h.chip.family + ".yaml");
-  h.calibration = load_named<Calibration>(fs::exists(own) ? own : family);
+  h.calibration = base::load_named<Calibration>(fs::exists(own) ? own : family);
   for (int i = 0; i < workloads::kDtypeCount; ++i) {
     const auto dtype = static_cast<Dtype>(i);
     if (h.chip.supports(dtype) &&

@@ -53,6 +53,7 @@ void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block,
         if (kernel_of_[node.dependencies[d] - block.first] > k) k = kNone;
         if (k == kNone) break;
       }
+      if (k == kNone) role = node.role;
     }
     if (k == kNone) {
       k = static_cast<std::uint32_t>(kernels_.size());

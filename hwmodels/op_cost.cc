@@ -73,35 +73,34 @@ struct Coster {
 
   void operator()(const w::Gemm& op) const {
     if (op.m == 0 || op.n == 0) return;
-    const double rate = core_rate(h, r, op.compute, op.weight);
-    const GemmTime t = gemm_time({static_cast<double>(op.n), static_cast<double>(op.m),
-                                  static_cast<double>(op.k), static_cast<double>(op.batch)},
-                                 rate, storage_bytes(op.weight), storage_bytes(op.activation), r);
-    const w::WorkCount n = w::count(op);
-    c[Unit::kMatrix] += t.matrix;
-    c[Unit::kMemory] += memory_seconds(static_cast<double>(n.weight_bytes), t.cores, r);
-    c[Unit::kCache] += t.cache_bytes / r.cache;
-    charge_activations(c, r, static_cast<double>(n.input_bytes + n.output_bytes),
-                       static_cast<double>(n.input_bytes));
-    widen(op.compute, op.weight, static_cast<double>(op.batch * op.n * op.k) * t.column_tiles);
+    gemm(op, {static_cast<double>(op.n), static_cast<double>(op.m), static_cast<double>(op.k),
+              static_cast<double>(op.batch)});
   }
 
   void operator()(const w::GroupedGemm& op) const {
     if (op.rows == 0 || op.active == 0) return;
-    const double rate = core_rate(h, r, op.compute, op.weight);
     const double groups = static_cast<double>(op.active);
-    const double columns = static_cast<double>(op.rows) / groups;
-    const GemmTime t =
-        gemm_time({static_cast<double>(op.n), columns, static_cast<double>(op.k), groups}, rate,
-                  storage_bytes(op.weight), storage_bytes(op.activation), r);
+    gemm(op, {static_cast<double>(op.n), static_cast<double>(op.rows) / groups,
+              static_cast<double>(op.k), groups});
+  }
+
+  template <class Product>
+  void gemm(const Product& op, GemmShape shape) const {
+    const double rate = core_rate(h, r, op.compute, op.weight);
     const w::WorkCount n = w::count(op);
-    c[Unit::kMatrix] += t.matrix;
-    c[Unit::kMemory] += memory_seconds(static_cast<double>(n.weight_bytes), t.cores, r);
-    c[Unit::kCache] += t.cache_bytes / r.cache;
-    charge_activations(c, r, static_cast<double>(n.input_bytes + n.output_bytes),
+    Cost others;
+    charge_activations(others, r, static_cast<double>(n.input_bytes + n.output_bytes),
                        static_cast<double>(n.input_bytes));
-    widen(op.compute, op.weight,
-          groups * static_cast<double>(op.n) * static_cast<double>(op.k) * t.column_tiles);
+    shape.stream_bytes = static_cast<double>(n.weight_bytes);
+    shape.other_cache = others[Unit::kCache];
+    shape.other_memory = others[Unit::kMemory];
+    shape.widen = widen_seconds(op.compute, op.weight, shape.count * shape.rows * shape.depth);
+    const GemmTime t =
+        gemm_time(shape, rate, storage_bytes(op.weight), storage_bytes(op.activation), r);
+    c[Unit::kMatrix] += t.matrix;
+    c[Unit::kMemory] += memory_seconds(shape.stream_bytes, t.cores, r) + shape.other_memory;
+    c[Unit::kCache] += t.cache_bytes / r.cache + shape.other_cache;
+    c[Unit::kVector] += shape.widen * t.column_tiles;
   }
 
   void operator()(const w::Attention& op) const {
@@ -115,7 +114,8 @@ struct Coster {
     const double keys = ceil_to(static_cast<double>(op.keys) / queries, 64.0);
     const double items = queries * head_tiles;
     const double splits =
-        items >= r.cores ? 1.0 : std::clamp(floor_of(r.cores / items), 1.0, keys / 64.0);
+        items >= r.cores ? 1.0
+                         : std::clamp(floor_of(r.cores / items), 1.0, std::max(1.0, keys / 64.0));
     const double waves = ceil_of(items * splits / r.cores);
     const double width = static_cast<double>(op.qk_width + op.v_width);
     const double item_flops = 2.0 * (heads / head_tiles) * width * ceil_to(keys / splits, 64.0);
@@ -281,11 +281,11 @@ struct Coster {
   // FP4 weights meet FP8 activations: where the matrix unit takes no such pair, vector units
   // convert every weight once per tile of tokens (2 operations an element at the 16-bit rate: look
   // up, scale).
-  void widen(Dtype compute, Dtype weight, double elements) const {
-    const bool needed = weight == Dtype::kFp4 && compute != Dtype::kFp4 &&
-                        (r.widen_on_vector || compute != Dtype::kFp8);
-    const bool needed_int = weight == Dtype::kInt4 && compute != Dtype::kInt4;
-    if (needed || needed_int) c[Unit::kVector] += 2.0 * elements / r.vector_fp16;
+  [[nodiscard]] double widen_seconds(Dtype compute, Dtype weight, double elements) const {
+    const bool fp4 = weight == Dtype::kFp4 && compute != Dtype::kFp4 &&
+                     (r.widen_on_vector || compute != Dtype::kFp8);
+    const bool int4 = weight == Dtype::kInt4 && compute != Dtype::kInt4;
+    return fp4 || int4 ? 2.0 * elements / r.vector_fp16 : 0.0;
   }
 };
 
@@ -315,12 +315,15 @@ GemmTime gemm_time(const GemmShape& s, double core_flops, double weight_bytes,
     const double matrix = waves * 2.0 * row_tile * column_tile * s.depth / (splits * core_flops);
     const double cache_bytes =
         s.count * s.depth * (column_tiles * s.rows * weight_bytes + token_bytes);
-    const double time = std::max(matrix, cache_bytes / r.cache);
+    const double cores = std::min(r.cores, tiles * splits);
+    const double time = std::max({matrix, cache_bytes / r.cache + s.other_cache,
+                                  memory_seconds(s.stream_bytes, cores, r) + s.other_memory,
+                                  s.widen * column_tiles});
     if (best_time == 0.0 || time < best_time) {
       best_time = time;
       best.matrix = matrix;
       best.cache_bytes = cache_bytes;
-      best.cores = std::min(r.cores, tiles * splits);
+      best.cores = cores;
       best.column_tiles = column_tiles;
     }
     if (column_tiles == 1.0) break;

@@ -34,6 +34,12 @@ void add_cost(const workloads::Op& op, const Hardware& hardware, const Rates& ra
 struct GemmShape {
   double rows, columns, depth;
   double count = 1.0;  // independent products
+  // What else the kernel asks for, so that the choice of tiles does not win one resource and lose
+  // another: weights from memory, activations, seconds of vector work per tile of tokens.
+  double stream_bytes = 0.0;
+  double other_cache = 0.0;   // s
+  double other_memory = 0.0;  // s
+  double widen = 0.0;         // s
 };
 struct GemmTime {
   double matrix = 0.0;       // s

@@ -21,12 +21,6 @@ std::optional<Role> find_role(std::string_view name) {
   return static_cast<Role>(found - kRoleNames.begin());
 }
 
-struct StackFile {
-  std::string name;
-  std::string title;
-  std::string source;
-};
-
 }  // namespace
 
 Stack load_stack(const std::string& name, const fs::path& configs) {
@@ -36,6 +30,8 @@ Stack load_stack(const std::string& name, const fs::path& configs) {
   for (std::size_t i = 0; i < stack.host.size(); ++i) stack.host[i] = static_cast<Role>(i);
   base::ConfigReader v(file);
   v.text({"name", "equals the file's name"}, stack.name);
+  v.check(stack.name == name, "name",
+          fmt::format("'name' is '{}' but the file is called '{}'", stack.name, name));
   v.text({"title", "what it is"}, stack.title);
   v.text({"source", "id in configs/sources.yaml"}, stack.source);
   // Optional keys, one per operator: a misspelt operator is an unknown key with the nearest named.

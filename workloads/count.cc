@@ -2,34 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "sim/base/error.h"
 #include "workloads/tensors.h"
 
 namespace foretoken::workloads {
 
 namespace {
-
-// Counts are 63-bit integers; a request that would leave them is refused before it overflows. The
-// bound is generous: every parameter and every visible key touched by every token.
-void require_countable(const ModelSpec& m, const Positions& p) {
-  double tokens = 0.0;
-  double furthest = 0.0;
-  for (const Span& s : p.spans) {
-    tokens += static_cast<double>(s.sequences) * static_cast<double>(s.tokens);
-    furthest = std::max(furthest, static_cast<double>(s.end()));
-  }
-  const double width =
-      static_cast<double>(m.heads) * static_cast<double>(2 * m.head_dim + m.rope_dim) +
-      static_cast<double>(m.index_heads * m.index_dim);
-  const double per_token =
-      static_cast<double>(m.layers.size() + m.draft_layers.size()) * 8.0 * width * furthest +
-      2.0 * m.parameter_bound;
-  if (tokens * per_token > 4e18) {
-    throw base::UnsupportedError(
-        fmt::format("{}: {:.3g} tokens at context {:.3g} need more FLOPs than a 63-bit count holds",
-                    m.name, tokens, furthest));
-  }
-}
 
 class Tally {
  public:
@@ -162,6 +142,48 @@ class Tally {
   FlopCount out_;
 };
 
+// Counts are 63-bit integers; a request that would leave them is refused before it overflows.
+constexpr double kMostCounted = 4e18;
+// Sums over positions hold squares of the context.
+constexpr double kFurthest = 2e9;
+
+void require_countable(const ModelSpec& m, const Positions& p) {
+  const auto f = [](std::int64_t v) { return static_cast<double>(v); };
+  double tokens = 0.0;
+  double furthest = 0.0;
+  for (const Span& s : p.spans) {
+    tokens += f(s.sequences) * f(s.tokens);
+    furthest = std::max(furthest, f(s.end()));
+  }
+  const auto refuse = [&] {
+    throw base::UnsupportedError(
+        fmt::format("{}: {:.3g} tokens at context {:.3g} need more FLOPs than a 63-bit count holds",
+                    m.name, tokens, furthest));
+  };
+  // Generous: every parameter and every visible key touched by every token.
+  const double width = f(m.heads) * f(2 * m.head_dim + m.rope_dim) + f(m.index_heads * m.index_dim);
+  const double bound = f(static_cast<std::int64_t>(m.layers.size() + m.draft_layers.size())) * 8.0 *
+                           width * furthest +
+                       2.0 * m.parameter_bound;
+  if (furthest > kFurthest || bound > kMostCounted) refuse();
+  if (tokens * bound <= kMostCounted) return;
+  // Tight: every token costs what the furthest one does, and twice that for what depends on whether
+  // an entry is completed.
+  Tally one(m);
+  const Positions last{{Span{1, static_cast<std::int64_t>(furthest) - 1, 1}}};
+  for (const auto& [l, repeat] : m.classes) {
+    one.layer(l, repeat, last, m.experts_per_token, m.experts);
+  }
+  for (const LayerSpec& l : m.draft_layers) {
+    one.layer(l, 1, last, m.draft_experts_per_token, m.draft_experts);
+  }
+  one.head(2);
+  const double draft = f(static_cast<std::int64_t>(m.draft_layers.size())) * 2.0 *
+                           f(2 + m.streams) * f(m.hidden) * f(m.hidden) +
+                       2.0 * f(m.draft_markov_rank) * f(m.vocab);
+  if (tokens * (2.0 * f(one.result().total()) + draft) > kMostCounted) refuse();
+}
+
 }  // namespace
 
 std::int64_t FlopCount::total() const {
@@ -250,6 +272,15 @@ FlopCount count_draft(const ModelSpec& m, const Positions& positions, std::int64
 }
 
 KvBytes count_kv(const ModelSpec& m, const Precision& p, std::int64_t context) {
+  const double most =
+      static_cast<double>(m.layers.size()) *
+      static_cast<double>(p.main_entry_bytes + p.index_entry_bytes + p.window_entry_bytes) *
+      static_cast<double>(context);
+  if (most > kMostCounted) {
+    throw base::UnsupportedError(
+        fmt::format("{}: the cache of {:.3g} tokens has more bytes than a 63-bit count holds",
+                    m.name, static_cast<double>(context)));
+  }
   KvBytes kv;
   const std::int64_t window_tokens = std::min(context, m.window);
   for (const auto& [l, repeat] : m.classes) {

@@ -62,7 +62,7 @@ void read_v4_shapes(ConfigVisitor& v, ModelSpec& m) {
   v.check(m.rope_dim < m.head_dim, "qk_rope_head_dim",
           "'qk_rope_head_dim' must be smaller than 'head_dim'");
   v.check(
-      m.heads % m.o_groups == 0, "o_groups",
+      m.o_groups == 0 || m.heads % m.o_groups == 0, "o_groups",
       fmt::format("'o_groups' {} does not divide 'num_attention_heads' {}", m.o_groups, m.heads));
 }
 
@@ -232,7 +232,10 @@ void read_v41_text(ConfigVisitor& v, ModelSpec& m) {
           fmt::format("'compress_ratios' has {} entries; {} layers and {} draft "
                       "blocks need {}",
                       ratios.size(), c.layer_count, c.draft_count, c.layer_count + c.draft_count));
+  // Missing keys are reported when their map is left: until then a list may still be empty.
+  if (kv_sources.empty() || ratios.empty()) return;
   const std::int64_t decoder_start = *std::max_element(kv_sources.begin(), kv_sources.end());
+  const std::int64_t first_owner = *std::min_element(kv_sources.begin(), kv_sources.end());
   for (std::int64_t i = 0; i < c.layer_count; ++i) {
     LayerSpec layer;
     layer.ratio = ratios[static_cast<std::size_t>(i)];
@@ -243,6 +246,8 @@ void read_v41_text(ConfigVisitor& v, ModelSpec& m) {
       const bool indexes = contains(index_sources, i);
       v.check(!layer.owns_cache || indexes, "index_source_layer_ids",
               fmt::format("layer {} owns a cache but no indexer", i));
+      v.check(i >= first_owner, "kv_source_layer_ids",
+              fmt::format("layer {} reads a cache that no earlier layer owns", i));
       layer.index = !indexes              ? IndexMode::kReuse
                     : i > candidate_layer ? IndexMode::kCandidates
                                           : IndexMode::kAll;

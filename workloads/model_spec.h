@@ -132,6 +132,10 @@ ModelSpec read_model(const base::ConfigFile& file, std::string name);
 // A name from configs/models (with or without .json) or a path to a config.json.
 ModelSpec load_model(const std::string& name_or_path, const std::filesystem::path& configs);
 
+// Every number of the specification as text: models that differ in anything have another
+// fingerprint.
+std::string fingerprint(const ModelSpec& model);
+
 // Names in configs/models, sorted.
 std::vector<std::string> list_models(const std::filesystem::path& configs);
 

@@ -61,7 +61,7 @@ WorkCount count(const Attention& op) {
   w.input_bytes = element_bytes(Dtype::kBf16, op.queries * op.heads * op.qk_width);
   w.output_bytes = element_bytes(op.output, op.queries * op.heads * op.v_width);
   w.kv_read_bytes = op.requested_bytes;
-  w.weight_bytes = 4 * op.heads;  // sink logits
+  w.weight_bytes = op.sink ? element_bytes(Dtype::kFp32, op.heads) : 0;
   return w;
 }
 

@@ -73,6 +73,7 @@ struct Attention {
   Dtype compute, output;
   bool sparse = false;  // gathers single entries
   bool decode = false;  // reads entries as cached, and widens FP8 to BF16 on the way
+  bool sink = false;    // a learned logit per head joins the softmax
   bool operator==(const Attention&) const = default;
 };
 
@@ -156,7 +157,9 @@ enum class CollectiveKind : std::uint8_t { kAllReduce, kAllGather, kReduceScatte
 inline constexpr std::array<std::string_view, 4> kCollectiveNames = {"all_reduce", "all_gather",
                                                                      "reduce_scatter", "send_recv"};
 
-// `bytes` is what one rank contributes (all-reduce: the vector it reduces).
+// `bytes` is what one rank contributes (all-reduce: the vector it reduces). A send reaches the rank
+// `ranks - 1` further on: the next rank of a context-parallel ring, or the same rank of the next
+// stage.
 struct Collective {
   CollectiveKind kind;
   std::int64_t bytes, ranks;

@@ -118,7 +118,8 @@ class Builder {
     const bool skip_decoder = prompt && has_decoder && !batch_.last_chunk;
     const bool tail_only =
         prompt && has_decoder && batch_.last_chunk && batch_.new_tokens > m_.decoder_tail();
-    const Positions tail = tail_only ? all.last(m_.decoder_tail()) : all;
+    const std::int64_t tail_begin = batch_.context - m_.decoder_tail();
+    const Positions tail = tail_only ? all.between(tail_begin, batch_.context) : all;
 
     begin("embed", 1);
     add(Role::kEmbed, Component::kOther,
@@ -131,14 +132,12 @@ class Builder {
       if (c.spec.decoder && skip_decoder) {
         if (c.spec.owns_cache) shared_cache(c.spec, all, kNoInput);
       } else if (c.spec.decoder && tail_only) {
+        SharedCache rest_cache{kNoInput, kNoInput};
         if (c.spec.owns_cache) {
-          Positions rest = all;
-          for (std::size_t i = 0; i < rest.spans.size(); ++i) {
-            rest.spans[i].tokens -= tail.spans[i].tokens;
-          }
-          shared_cache(c.spec, rest, kNoInput);
+          const Positions rest = all.between(0, tail_begin);
+          rest_cache = shared_cache(c.spec, rest, kNoInput);
         }
-        attention_half(c.spec, tail, kNoInput);
+        attention_half(c.spec, tail, kNoInput, rest_cache);
       } else {
         attention_half(c.spec, all, kNoInput);
       }
@@ -159,7 +158,8 @@ class Builder {
       begin("stage_send", static_cast<std::uint32_t>(plan_.pp - 1));
       add(Role::kStageSend, Component::kOther,
           Collective{CollectiveKind::kSendRecv,
-                     element_bytes(Dtype::kBf16, all.tokens() * m_.streams * m_.hidden), 2},
+                     element_bytes(Dtype::kBf16, all.tokens() * m_.streams * m_.hidden),
+                     plan_.stage_ranks() + 1},
           {});
     }
     for (std::int64_t i = 0; i < layers; ++i) {
@@ -184,6 +184,11 @@ class Builder {
   }
 
  private:
+  struct SharedCache {
+    Id entries;
+    Id index_keys;
+  };
+
   static constexpr Id kNoInput = 0xffffffffu;
 
   [[nodiscard]] std::int64_t stage_of(std::int64_t layer, std::int64_t layers) const {
@@ -203,8 +208,8 @@ class Builder {
       case AttentionKind::kMlaDsa:
         return "mla";
       case AttentionKind::kShared:
+        if (l.owns_cache) return l.engram ? "full+engram" : "full";
         if (l.engram) return "reuse+engram";
-        if (l.owns_cache) return "full";
         if (l.index == IndexMode::kCandidates) return "reindex";
         return l.index == IndexMode::kAll ? "index" : "reuse";
     }
@@ -235,8 +240,8 @@ class Builder {
       const std::int64_t begin = tokens * i / pieces;
       return Span{sequences, first + begin, tokens * (i + 1) / pieces - begin};
     };
-    out.spans[0] = piece(cp_rank_);
-    out.spans[1] = piece(pieces - 1 - cp_rank_);
+    out.spans[0] = piece(plan_.cp - 1 - cp_rank_);
+    out.spans[1] = piece(plan_.cp + cp_rank_);
     return out;
   }
 
@@ -299,10 +304,12 @@ class Builder {
     ffn(l, p.tokens(), tokens_per_sequence, experts, topk, x);
   }
 
-  Id attention_half(const LayerSpec& l, const Positions& p, Id x) {
+  // `earlier`: the shared cache of prompt tokens that skip this layer.
+  Id attention_half(const LayerSpec& l, const Positions& p, Id x,
+                    SharedCache earlier = {kNoInput, kNoInput}) {
     const std::int64_t n = p.tokens();
     if (l.engram) x = engram(n, x);
-    return l.attention == AttentionKind::kMlaDsa ? mla(p, n, x) : attention(l, p, n, x);
+    return l.attention == AttentionKind::kMlaDsa ? mla(p, n, x) : attention(l, p, n, x, earlier);
   }
 
   Id engram(std::int64_t n, Id x) {
@@ -368,16 +375,16 @@ class Builder {
   }
 
   Id index_scores(std::int64_t n, std::int64_t entries, std::int64_t distinct, std::int64_t topk,
-                  Id q, Id weights, Id keys) {
+                  Id q, Id weights, Id keys, Id earlier_keys) {
     const Id scores = add(Role::kIndexLogits, Component::kIndexScores,
                           IndexLogits{n, m_.index_heads, m_.index_dim, entries,
                                       distinct * p_.index_entry_bytes, p_.index},
-                          {q, weights, keys});
+                          {q, weights, keys, earlier_keys});
     return add(Role::kIndexTopK, Component::kOther, TopK{n, entries, topk}, {scores});
   }
 
   // V4.1: the compressor and indexer key that several layers share.
-  Id shared_cache(const LayerSpec& l, const Positions& p, Id normed) {
+  SharedCache shared_cache(const LayerSpec& l, const Positions& p, Id normed) {
     const std::int64_t n = p.tokens();
     const std::int64_t emitted = p.emitted(l.ratio);
     const std::int64_t c = m_.head_dim;
@@ -402,7 +409,7 @@ class Builder {
                    Dtype::kBf16, {index});
     index = vector(Role::kIndexKeyCacheWrite, VectorKind::kQuantise, emitted, m_.index_dim,
                    Dtype::kBf16, p_.index, {index}, 0, emitted * p_.index_entry_bytes);
-    return index;
+    return {main, index};
   }
 
   Id compressor(const LayerSpec& l, const Positions& p, Id normed) {
@@ -442,8 +449,8 @@ class Builder {
 
   // Under context parallelism every rank needs the entries the others compress, and the window
   // before its pieces.
-  Id context_gather(const LayerSpec& l, std::int64_t n, Id cache) {
-    if (plan_.cp == 1) return cache;
+  Id context_gather(const LayerSpec& l, std::int64_t n, Id window, Id entries) {
+    if (plan_.cp == 1) return window;
     std::int64_t per_token = p_.window_entry_bytes;
     if (l.ratio > 0 && l.owns_cache) {
       per_token = std::max(per_token, p_.main_entry_bytes);
@@ -451,20 +458,22 @@ class Builder {
       const std::int64_t bytes = (n / l.ratio) * (p_.main_entry_bytes + indexed) +
                                  2 * std::min(n, m_.window) * p_.window_entry_bytes;
       return add(Role::kContextGather, Component::kOther,
-                 Collective{CollectiveKind::kAllGather, bytes, plan_.cp}, {cache});
+                 Collective{CollectiveKind::kAllGather, bytes, plan_.cp}, {window, entries});
     }
     if (l.attention == AttentionKind::kMlaDsa) {
       return add(Role::kContextGather, Component::kOther,
                  Collective{CollectiveKind::kAllGather,
                             n * (p_.main_entry_bytes + p_.index_entry_bytes), plan_.cp},
-                 {cache});
+                 {window, entries});
     }
     return add(Role::kContextGather, Component::kOther,
                Collective{CollectiveKind::kSendRecv, 2 * std::min(n, m_.window) * per_token, 2},
-               {cache});
+               {window, entries});
   }
 
-  Id attention(const LayerSpec& l, const Positions& p, std::int64_t n, Id x) {
+  Id attention(const LayerSpec& l, const Positions& p, std::int64_t n, Id x,
+               const SharedCache& earlier_cache) {
+    const Id earlier = earlier_cache.entries;
     const std::int64_t c = m_.head_dim;
     const std::int64_t h = m_.heads / plan_.tp;
     const std::int64_t groups = m_.o_groups / plan_.tp;
@@ -492,17 +501,18 @@ class Builder {
     }
     if (l.attention == AttentionKind::kCsa) index_keys = index_compressor(l, p, normed);
     if (l.attention == AttentionKind::kShared && l.owns_cache) {
-      entries = shared_cache(l, p, normed);
-      index_keys = entries;
+      const SharedCache cache = shared_cache(l, p, normed);
+      entries = cache.entries;
+      index_keys = cache.index_keys;
     }
-    kv = context_gather(l, n, entries == kNoInput ? kv : entries);
+    kv = context_gather(l, n, kv, entries);
     if (l.index == IndexMode::kAll || l.index == IndexMode::kCandidates) {
       Id weights = kNoInput;
       const Id iq = index_queries(n, query, normed, l.attention == AttentionKind::kCsa, weights);
       const std::int64_t cap =
           l.index == IndexMode::kCandidates ? m_.index_candidates : std::int64_t{1} << 40;
       selection = index_scores(n, p.entries_capped(l.ratio, cap), p.distinct_capped(l.ratio, cap),
-                               m_.index_topk, iq, weights, index_keys);
+                               m_.index_topk, iq, weights, index_keys, earlier_cache.index_keys);
     }
     const bool sparse = l.index != IndexMode::kNone;
     const std::int64_t window_keys = p.entries_capped(1, m_.window);
@@ -512,12 +522,12 @@ class Builder {
       entry_keys = sparse ? p.entries_capped(l.ratio, m_.index_topk) : p.entries(l.ratio);
       distinct += p.distinct(l.ratio) * p_.main_entry_bytes;
     }
-    const Id o =
-        add(Role::kAttention, Component::kCoreAttention,
-            Attention{n, h, c, c, window_keys + entry_keys,
-                      window_keys * p_.window_entry_bytes + entry_keys * p_.main_entry_bytes,
-                      distinct, p_.attention, Dtype::kBf16, sparse, batch_.phase == Phase::kDecode},
-            {q, kv, selection});
+    const Id o = add(
+        Role::kAttention, Component::kCoreAttention,
+        Attention{n, h, c, c, window_keys + entry_keys,
+                  window_keys * p_.window_entry_bytes + entry_keys * p_.main_entry_bytes, distinct,
+                  p_.attention, Dtype::kBf16, sparse, batch_.phase == Phase::kDecode, true},
+        {q, kv, entries, selection, earlier});
     const Id rotated = vector(Role::kInverseRope, VectorKind::kRope, n * h, m_.rope_dim,
                               Dtype::kBf16, Dtype::kBf16, {o});
     const Id low = linear(Role::kWoA, Component::kOutputLowRank, n, m_.o_rank,
@@ -559,11 +569,11 @@ class Builder {
                  p_.index, {key}, 0, n * p_.index_entry_bytes);
     LayerSpec self;
     self.attention = AttentionKind::kMlaDsa;
-    kv = context_gather(self, n, kv);
+    kv = context_gather(self, n, kv, kNoInput);
     Id weights = kNoInput;
     const Id iq = index_queries(n, query, normed, true, weights);
     const Id selection =
-        index_scores(n, p.entries(1), p.distinct(1), m_.index_topk, iq, weights, key);
+        index_scores(n, p.entries(1), p.distinct(1), m_.index_topk, iq, weights, key, kNoInput);
     const std::int64_t keys = p.entries_capped(1, m_.index_topk);
     Id o = add(Role::kAttention, Component::kCoreAttention,
                Attention{n, h, c + m_.rope_dim, c, keys, keys * p_.main_entry_bytes,
@@ -642,7 +652,10 @@ class Builder {
     const std::int64_t moe_tp = plan_.stage_ranks() / plan_.ep;
     const std::int64_t inner = m_.expert_inner / moe_tp;
     const std::int64_t groups = share(experts, plan_.ep, ep_rank_);
-    const std::int64_t rows = share(stage_tokens * topk, plan_.ep, ep_rank_);
+    // Under an even choice rows follow the experts: a rank with one more expert has its rows too.
+    const std::int64_t all_pairs = stage_tokens * topk;
+    const std::int64_t rows = all_pairs * (experts * (ep_rank_ + 1) / plan_.ep) / experts -
+                              all_pairs * (experts * ep_rank_ / plan_.ep) / experts;
     const std::int64_t active = active_experts(groups, rows, stage_tokens, experts, topk);
     Id e = add(Role::kExpertGateUp, Component::kRoutedExperts,
                GroupedGemm{rows, groups, active, 2 * inner, m_.hidden, expert_input,
@@ -716,8 +729,9 @@ class Builder {
       for (std::size_t i = 0; i < m_.draft_layers.size(); ++i) g_.order.push_back({last, -1});
       begin("draft_head", 1);
       g_.order.push_back({static_cast<std::uint32_t>(g_.blocks.size() - 1), -1});
-      const Id markov = plain(Role::kDraftMarkov, Component::kDraft, p.tokens(), m_.vocab,
-                              m_.draft_markov_rank, Dtype::kFp32, {});
+      const Id markov =
+          plain(Role::kDraftMarkov, Component::kDraft, p.tokens(),
+                share(m_.vocab, plan_.tp, tp_rank_), m_.draft_markov_rank, Dtype::kFp32, {});
       head(Component::kDraft, p.tokens(), markov);
     } else {
       // The first pass also takes in the tokens just verified; later ones extend the draft.
@@ -772,6 +786,7 @@ class Builder {
 
 void build_graph(const ModelSpec& model, const Precision& precision, const ParallelPlan& plan,
                  const Batch& batch, std::int64_t rank, OpGraph& graph) {
+  require_possible(plan, model);
   Builder(model, precision, plan, batch, rank, graph).build();
 }
 

@@ -105,7 +105,7 @@ struct OpNode {
   Role role;
   Component component;
   std::uint8_t dependency_count = 0;
-  std::array<std::uint32_t, 4> dependencies{};  // indices into OpGraph::nodes, same block, earlier
+  std::array<std::uint32_t, 5> dependencies{};  // indices into OpGraph::nodes, same block, earlier
 };
 
 // Operators that run `repeat` times, once for every half of a layer (attention or FFN) that is

@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <vector>
 
 #include "sim/base/error.h"
 #include "sim/base/quantity.h"
@@ -45,16 +47,22 @@ std::string to_string(const ParallelPlan& plan) {
 ParallelPlan parse_plan(std::string_view text) {
   ParallelPlan plan;
   bool ep_given = false;
-  while (!text.empty()) {
+  std::vector<std::string_view> seen;
+  for (bool more = !text.empty(); more;) {
     const std::size_t comma = text.find(',');
     const std::string_view item = text.substr(0, comma);
-    text = comma == std::string_view::npos ? std::string_view() : text.substr(comma + 1);
+    more = comma != std::string_view::npos;
+    text = more ? text.substr(comma + 1) : std::string_view();
     const std::size_t equals = item.find('=');
     if (equals == std::string_view::npos) {
       throw base::UsageError(fmt::format("plan: '{}' is not of the form key=value", item));
     }
     const std::string_view key = item.substr(0, equals);
     const std::string_view value = item.substr(equals + 1);
+    if (std::find(seen.begin(), seen.end(), key) != seen.end()) {
+      throw base::UsageError(fmt::format("plan: '{}' is given twice", key));
+    }
+    seen.push_back(key);
     if (key == "overlap") {
       plan.overlap = static_cast<Overlap>(index_in(kOverlapNames, key, value));
       continue;

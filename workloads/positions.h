@@ -76,6 +76,16 @@ struct Positions {
       return s.end() - std::max<std::int64_t>(0, s.first - window + 1);
     });
   }
+  // Only the tokens at positions from `begin` up to `end`.
+  [[nodiscard]] constexpr Positions between(std::int64_t begin, std::int64_t end) const {
+    Positions p = *this;
+    for (Span& s : p.spans) {
+      const std::int64_t first = std::clamp(begin, s.first, s.end());
+      s.tokens = std::max<std::int64_t>(0, std::min(end, s.end()) - first);
+      s.first = first;
+    }
+    return p;
+  }
   // Only the last `tail` tokens of every sequence.
   [[nodiscard]] constexpr Positions last(std::int64_t tail) const {
     Positions p = *this;

@@ -2,8 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iterator>
 #include <ostream>
+
+#include "sim/base/error.h"
+#include "sim/base/text.h"
 
 namespace foretoken::workloads {
 
@@ -127,6 +131,13 @@ void write_trace(const TraceHeader& header, const OpGraph& graph, std::ostream& 
   for (const char c : header.model) {
     if (c == '"' || c == '\\') name += '\\';
     name += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  }
+  try {
+    base::check_characters("", name);
+  } catch (const base::ConfigError&) {  // a folder's name may be no UTF-8; JSON has to be
+    std::replace_if(
+        name.begin(), name.end(), [](char c) { return static_cast<unsigned char>(c) >= 0x7f; },
+        '?');
   }
   line = fmt::format(
       "{{\"schema\":\"foretoken.op_trace/1\",\"model\":\"{}\",\"phase\":\"{}\",\"sequences\":{},"

@@ -65,6 +65,9 @@ base::ExitCode run(const Context& context, const RunOptions& options);
 
 base::ExitCode list(const Context& context, const std::string& what);
 
+// Predictions against end-to-end measurements (analysis/end_to_end.h).
+base::ExitCode validate(const Context& context, const std::vector<std::string>& files);
+
 // Writes the JSON Schemas of all configuration files into `folder`.
 base::ExitCode schema(const Context& context, const std::string& folder);
 

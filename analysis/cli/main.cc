@@ -235,6 +235,15 @@ ExitCode dispatch(int argc, char** argv) {
   list_app->callback(
       [&] { action = [&](const cli::Context& context) { return cli::list(context, what); }; });
 
+  std::vector<std::string> files;
+  CLI::App* validate_app =
+      app.add_subcommand("validate", "predictions against end-to-end measurements");
+  validate_app
+      ->add_option("files", files, "tables such as configs/measurements/end-to-end-decode.csv")
+      ->required();
+  validate_app->callback(
+      [&] { action = [&](const cli::Context& context) { return cli::validate(context, files); }; });
+
   std::string schema_folder;
   CLI::App* schema_app =
       app.add_subcommand("schema", "writes JSON Schemas of the configuration files");

@@ -25,7 +25,8 @@ base::ExitCode run(const Context& context, const RunOptions& o) {
   // A folder that cannot be written is found before the work, not after.
   const fs::path folder =
       o.folder.empty() ? fs::path("out") / loaded.scenario.name : fs::path(o.folder);
-  if (fs::exists(folder) && !fs::is_directory(folder)) {
+  std::error_code error;
+  if (fs::exists(folder, error) && !fs::is_directory(folder, error)) {
     throw base::ConfigError({folder.string(), 0, 0}, "is not a folder");
   }
   SweepResult result = run_context_sweep(loaded.scenario, context.configs);

@@ -32,6 +32,12 @@ std::string number(double v) {
   return fmt::format("{:.{}f}", v, std::min(decimals, 12));
 }
 
+// kWh per million tokens from J per token.
+base::Interval kwh_per_mtok(const base::Interval& joules) {
+  constexpr double kFactor = 1e6 / 3.6e6;
+  return {joules.low * kFactor, joules.value * kFactor, joules.high * kFactor};
+}
+
 std::string range(const base::Interval& i) {
   return fmt::format("{} ({}–{})", number(i.value), number(i.low), number(i.high));
 }
@@ -161,9 +167,14 @@ std::string sweep_csv(const SweepResult& r) {
     put("kv_bytes_read_per_token", fmt::format("{}", p.counts.kv.read_per_token));
     put("plan", runs ? w::to_string(d.plan) : "");
     put("devices", runs ? fmt::format("{}", d.plan.devices()) : "");
-    put("draft_tokens", fmt::format("{}", p.speculation.draft_tokens));
-    real("mean_acceptance_length", true, p.speculation.acceptance_length);
+    put("draft_tokens", runs ? fmt::format("{}", p.speculation.draft_tokens) : "");
+    real("mean_acceptance_length", runs, p.speculation.acceptance_length);
     real("weight_bytes_per_device", runs, d.memory.weights);
+    real("max_batch_per_device", runs,
+         static_cast<double>(d.max_batch) / static_cast<double>(d.plan.devices()));
+    real("batch_per_device", runs,
+         static_cast<double>(d.batch) / static_cast<double>(d.plan.devices()));
+    put("batch_per_rank", runs ? fmt::format("{}", d.batch / (d.plan.dp * d.plan.pp)) : "");
     put("max_batch", runs ? fmt::format("{}", d.max_batch) : "");
     put("batch", runs ? fmt::format("{}", d.batch) : "");
     interval("tpot_ms", runs, d.tpot_spread.around(d.tpot.value() * ms));
@@ -173,10 +184,16 @@ std::string sweep_csv(const SweepResult& r) {
     interval("tput_per_gpu", runs, rate.around(runs ? d.tokens_per_second_per_device() : 1.0));
     interval("tput_per_user", runs, rate.around(runs ? 1.0 / d.tpot.value() : 1.0));
     put("prefill_status", std::string(to_string(p.prefill.status)));
+    put("prefill_reason", p.prefill.reason);
+    put("prefill_devices", prefill ? fmt::format("{}", p.prefill.plan.devices()) : "");
     put("prefill_plan", prefill ? w::to_string(p.prefill.plan) : "");
     interval("prefill_tput_per_gpu", prefill,
              p.prefill.time_spread.inverse().around(p.prefill.tokens_per_second_per_device));
     interval("prefill_ttft_ms", prefill, p.prefill.time_spread.around(p.prefill.time.value() * ms));
+    for (int b = 0; b < kBounds; ++b) {
+      real(fmt::format("decode_share_{}", bound_name(b)), runs,
+           d.step.shares[static_cast<std::size_t>(b)]);
+    }
     put("decode_bound", runs ? std::string(bound_name(d.step.bound())) : "");
     put("prefill_bound", prefill ? std::string(bound_name(p.prefill.step.bound())) : "");
     real("arithmetic_intensity_flops_per_byte", runs, p.arithmetic_intensity);
@@ -189,10 +206,14 @@ std::string sweep_csv(const SweepResult& r) {
     interval("cost_cny_per_mtok_output", p.priced(), p.cny.output);
     interval("energy_j_per_token_input", p.priced() && prefill, p.joules_per_input_token);
     interval("energy_j_per_token_output", p.priced(), p.joules_per_output_token);
+    interval("energy_kwh_per_mtok_input", p.priced() && prefill,
+             kwh_per_mtok(p.joules_per_input_token));
+    interval("energy_kwh_per_mtok_output", p.priced(), kwh_per_mtok(p.joules_per_output_token));
+    put("price_problem", p.price_problem);
     interval("usd_per_device_hour", p.priced(), p.usd_per_device_hour);
-    real("list_price_usd_per_mtok_input", p.list_input_usd.has_value(),
+    real("list_price_usd_per_mtok_input", p.priced() && p.list_input_usd.has_value(),
          p.list_input_usd.value_or(0.0));
-    real("list_price_usd_per_mtok_output", p.list_output_usd.has_value(),
+    real("list_price_usd_per_mtok_output", p.priced() && p.list_output_usd.has_value(),
          p.list_output_usd.value_or(0.0));
     real("break_even_usd_per_device_hour", p.break_even_hour_usd.has_value(),
          p.break_even_hour_usd.value_or(0.0));

@@ -24,6 +24,7 @@ void add_counts(Json& out, const CurvePoint& c) {
   out["flops_per_token"] = c.flops;
   out["fp8_equivalent_flops_per_token"] = c.fp8_equivalent;
   out["kv_bytes_held"] = c.kv.total;
+  out["kv_bytes_cache"] = c.kv.global + c.kv.window;
   out["kv_bytes_global"] = c.kv.global;
   out["kv_bytes_read_per_token"] = c.kv.read_per_token;
 }

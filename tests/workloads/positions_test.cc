@@ -52,7 +52,8 @@ TEST(Positions, SumsAgreeWithWalkingOverEveryQuery) {
     const std::int64_t cap = draw(1, 300);
     const std::int64_t window = draw(1, 200);
     const std::int64_t tail = draw(0, 400);
-    std::int64_t tokens = 0, entries = 0, capped = 0, emitted = 0, distinct = 0, distinct_capped = 0;
+    std::int64_t tokens = 0, entries = 0, capped = 0, emitted = 0, distinct = 0,
+                 distinct_capped = 0;
     std::int64_t distinct_window = 0, tail_entries = 0;
     for (const Span& s : p.spans) {
       std::set<std::int64_t> seen;
@@ -63,7 +64,8 @@ TEST(Positions, SumsAgreeWithWalkingOverEveryQuery) {
         capped += s.sequences * std::min((t + 1) / m, cap);
         emitted += s.sequences * ((t + 1) % m == 0 ? 1 : 0);
         last_sees = (t + 1) / m;
-        for (std::int64_t k = std::max<std::int64_t>(0, t - window + 1); k <= t; ++k) seen.insert(k);
+        for (std::int64_t k = std::max<std::int64_t>(0, t - window + 1); k <= t; ++k)
+          seen.insert(k);
         if (t >= s.first + s.tokens - tail) tail_entries += s.sequences * ((t + 1) / m);
       }
       if (s.tokens > 0) {
@@ -80,6 +82,13 @@ TEST(Positions, SumsAgreeWithWalkingOverEveryQuery) {
     ASSERT_EQ(p.distinct_capped(m, cap), distinct_capped);
     ASSERT_EQ(p.distinct_window(window), distinct_window);
     ASSERT_EQ(p.last(tail).entries(m), tail_entries);
+    // Cutting at any two positions loses and repeats nothing.
+    const std::int64_t a = draw(0, 2000), b = a + draw(0, 2000);
+    ASSERT_EQ(
+        p.between(0, a).entries(m) + p.between(a, b).entries(m) + p.between(b, 10'000).entries(m),
+        entries);
+    ASSERT_EQ(p.between(a, b).tokens() + p.between(0, a).tokens() + p.between(b, 10'000).tokens(),
+              tokens);
   }
 }
 

@@ -356,7 +356,7 @@
     return marked;
   }
 
-  const times = (x) => (x >= 9.95 ? x.toFixed(0) : x.toFixed(1)) + 'x';
+  const times = (x) => (x >= 99.5 ? x.toFixed(0) : x.toFixed(1)) + 'x';
 
   function curveChart(field, unit, noteId, what) {
     return (host) => {
@@ -725,7 +725,7 @@
 
   const CURVE_CHARTS = [
     ['chart-flops', curveChart('fp8_equivalent_flops_per_token', 'FLOP', 'note-flops', 'FP8-equivalent FLOPs per token')],
-    ['chart-kv', curveChart('kv_bytes_held', 'B', 'note-kv', 'KV cache per sequence')],
+    ['chart-kv', curveChart('kv_bytes_cache', 'B', 'note-kv', 'KV cache per sequence')],
   ];
   const POINT_CHARTS = [
     ['chart-throughput', contextChart('tput_per_gpu', 'throughput', 'Tokens/s per device', (x) => sig3(x) + ' tokens/s', plain)],

@@ -205,7 +205,7 @@ TEST(HtmlPage, IsFoundBrokenWithoutCurves) {
 TEST(HtmlPage, IsFoundBrokenWhenACurveHasNoValues) {
   json results = fixture();
   for (json& curve : results["curves"]) {
-    curve.erase("kv_bytes_held");
+    curve.erase("kv_bytes_cache");
   }
   const Check check = check_in_browser(render_html(results.dump()), "without_kv");
   EXPECT_NE(check.status, 0);

@@ -1,0 +1,312 @@
+// From operators to tasks: what fusion, queues and waves change, and what they must not.
+#include "hwmodels/lower.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+
+#include "sim/task/estimate.h"
+#include "tests/hwmodels/fixtures.h"
+
+namespace foretoken::hwmodels {
+namespace {
+
+namespace w = workloads;
+using test_support::configs;
+using w::Overlap;
+using w::Role;
+
+struct Case {
+  std::string model, system, precision, plan;
+  w::Phase phase;
+};
+
+const std::vector<Case>& cases() {
+  static const std::vector<Case> kCases = {
+      {"deepseek-v4-pro", "gb300_nvl72", "release", "dp=64", w::Phase::kDecode},
+      {"deepseek-v4-pro", "atlas_950_cabinet", "ascend-950", "tp=2,dp=32", w::Phase::kPrefill},
+      {"deepseek-v4-flash", "hgx_h200", "fp8-index", "dp=8", w::Phase::kDecode},
+      {"deepseek-v4-flash", "hgx_h200", "fp8-index", "tp=8", w::Phase::kDecode},
+      {"deepseek-v4.1-flash", "cloudmatrix384", "int8", "dp=16", w::Phase::kDecode},
+      {"deepseek-v3.2", "hgx_b200", "release", "dp=8", w::Phase::kDecode},
+      {"deepseek-v3.2", "hgx_b200", "release", "dp=8", w::Phase::kPrefill},
+      {"deepseek-v3.2", "hgx_h200_x4", "fp8-index", "tp=8,pp=4", w::Phase::kDecode},
+  };
+  return kCases;
+}
+
+struct Lowered {
+  w::ModelSpec model;
+  Hardware hardware;
+  Rates rates;
+  w::ParallelPlan plan;
+  w::OpGraph ops;
+  Lowering lowering;
+
+  Lowered(const Case& c, Overlap overlap, const std::string& stack)
+      : model(test_support::model(c.model)),
+        hardware(test_support::hardware(c.system)),
+        rates(derive_rates(hardware)),
+        plan(w::parse_plan(c.plan)) {
+    plan.overlap = overlap;
+    w::Batch batch;
+    batch.phase = c.phase;
+    batch.sequences = plan.dp * 4;
+    batch.context = 8192;
+    batch.new_tokens = c.phase == w::Phase::kDecode ? 2 : 4096;
+    batch.draft_tokens = c.phase == w::Phase::kDecode ? 1 : 0;
+    w::build_graph(model, test_support::precision(c.precision, model), plan, batch,
+                   plan.stage_ranks() - 1, ops);
+    lowering.lower(ops, plan, hardware, rates, load_stack(stack, configs()));
+  }
+  [[nodiscard]] const task::TaskGraph& graph() const { return lowering.graph(); }
+};
+
+std::string describe(const Case& c, Overlap overlap, const std::string& stack) {
+  return c.model + " on " + c.system + " " + c.plan +
+         (c.phase == w::Phase::kDecode ? " decode" : " prefill") + " overlap " +
+         std::to_string(static_cast<int>(overlap)) + " " + stack;
+}
+
+template <class F>
+void for_each_case(F&& f) {
+  for (const Case& c : cases()) {
+    for (const Overlap overlap : {Overlap::kNone, Overlap::kShared, Overlap::kWaves}) {
+      for (const std::string stack : {"unfused", "serving"}) {
+        SCOPED_TRACE(describe(c, overlap, stack));
+        const Lowered l(c, overlap, stack);
+        f(c, overlap, stack, l);
+      }
+    }
+  }
+}
+
+TEST(Lower, EveryDemandOfEveryOperatorIsConserved) {
+  for_each_case([](const Case&, Overlap, const std::string&, const Lowered& l) {
+    std::array<double, kUnits> asked{};
+    for (const w::Block& b : l.ops.blocks) {
+      for (const w::OpNode& node : l.ops.ops(b)) {
+        const Cost c = cost(node.op, l.hardware, l.rates);
+        for (std::size_t u = 0; u < asked.size(); ++u) asked[u] += c.busy[u] * b.repeat;
+      }
+    }
+    std::array<double, kUnits> lowered{};
+    for (std::size_t s = 0; s < l.graph().segments().size(); ++s) {
+      const auto demand = l.graph().segment_demand(s);
+      for (std::size_t u = 0; u < lowered.size(); ++u) {
+        lowered[u] += demand[u].value() * l.graph().segments()[s].repeat;
+      }
+    }
+    for (std::size_t u = 0; u < asked.size(); ++u) {
+      EXPECT_NEAR(lowered[u], asked[u], 1e-9 * asked[u]) << kUnitNames[u];
+    }
+  });
+}
+
+TEST(Lower, TheUnfusedStackLaunchesOneKernelPerOperatorAndTheServingStackFewer) {
+  for (const Case& c : cases()) {
+    const Lowered unfused(c, Overlap::kShared, "unfused");
+    const Lowered serving(c, Overlap::kShared, "serving");
+    SCOPED_TRACE(describe(c, Overlap::kShared, ""));
+    EXPECT_EQ(unfused.graph().tasks().size(), unfused.ops.nodes.size());
+    EXPECT_LT(serving.graph().tasks().size(), 0.8 * unfused.graph().tasks().size());
+    const double start = unfused.rates.launch + unfused.rates.fill;
+    for (const task::Task& t : unfused.graph().tasks()) EXPECT_GE(t.latency.value(), start);
+    for (const task::Task& t : serving.graph().tasks()) EXPECT_GE(t.latency.value(), start);
+  }
+}
+
+TEST(Lower, FusionNeverMakesAStepSlower) {
+  for (const Case& c : cases()) {
+    task::Timeline unfused;
+    task::Timeline serving;
+    task::estimate(Lowered(c, Overlap::kNone, "unfused").graph(), unfused);
+    task::estimate(Lowered(c, Overlap::kNone, "serving").graph(), serving);
+    EXPECT_LT(serving.total, unfused.total) << describe(c, Overlap::kNone, "");
+  }
+}
+
+TEST(Lower, WithoutOverlapEverythingRunsInOneQueue) {
+  for_each_case([](const Case&, Overlap overlap, const std::string&, const Lowered& l) {
+    bool communicates = false;
+    for (const task::Task& t : l.graph().tasks()) {
+      communicates = communicates || t.queue == kCommunicationQueue;
+    }
+    bool traffic = false;
+    for (const w::OpNode& node : l.ops.nodes) {
+      traffic = traffic || cost(node.op, l.hardware, l.rates).communication;
+    }
+    EXPECT_TRUE(traffic);
+    EXPECT_EQ(communicates, overlap != Overlap::kNone);
+  });
+}
+
+TEST(Lower, LabelsAreRolesOfTheBlockTheySitIn) {
+  for_each_case([](const Case&, Overlap overlap, const std::string& stack, const Lowered& l) {
+    const Stack fused = load_stack(stack, configs());
+    ASSERT_EQ(l.graph().segments().size(), l.ops.blocks.size());
+    for (std::size_t s = 0; s < l.ops.blocks.size(); ++s) {
+      std::set<task::LabelId> possible;
+      for (const w::OpNode& node : l.ops.ops(l.ops.blocks[s])) {
+        possible.insert(static_cast<task::LabelId>(node.role));
+        possible.insert(static_cast<task::LabelId>(fused.host[w::index_of(node.role)]));
+      }
+      const task::Segment& segment = l.graph().segments()[s];
+      EXPECT_EQ(segment.label, s);
+      EXPECT_EQ(segment.repeat, l.ops.blocks[s].repeat);
+      std::map<task::LabelId, int> tasks;
+      for (task::TaskId id = segment.first; id < segment.first + segment.count; ++id) {
+        const task::Task& t = l.graph().tasks()[id];
+        EXPECT_TRUE(possible.contains(t.label)) << w::kRoleNames[t.label];
+        ++tasks[t.label];
+        // What is called dispatch or combine is traffic.
+        const auto role = static_cast<Role>(t.label);
+        if (overlap != Overlap::kNone && (role == Role::kDispatch || role == Role::kCombine)) {
+          EXPECT_EQ(t.queue, kCommunicationQueue) << w::kRoleNames[t.label];
+        }
+      }
+      for (const auto& [label, n] : tasks) {
+        // An operator listed to join a kernel behind an all-reduce starts one of that name early.
+        const bool split = l.plan.tp > 1 && static_cast<Role>(label) == Role::kHcFfnPost;
+        if (overlap != Overlap::kWaves) {
+          EXPECT_LE(n, split ? 2 : 1) << w::kRoleNames[label] << " in " << l.ops.blocks[s].name;
+        } else {
+          EXPECT_TRUE(n == 1 || n == l.plan.waves || (split && n == 2)) << w::kRoleNames[label];
+        }
+      }
+    }
+  });
+}
+
+TEST(Lower, OnlyExpertKernelsAndTheirTrafficRunInWaves) {
+  const Lowered l(cases()[5], Overlap::kWaves, "serving");  // V3.2: residual after the combine
+  std::set<Role> repeated;
+  for (std::size_t s = 0; s < l.ops.blocks.size(); ++s) {
+    std::map<task::LabelId, int> tasks;
+    const task::Segment& segment = l.graph().segments()[s];
+    for (task::TaskId id = segment.first; id < segment.first + segment.count; ++id) {
+      ++tasks[l.graph().tasks()[id].label];
+    }
+    for (const auto& [label, n] : tasks) {
+      if (n == 1) continue;
+      repeated.insert(static_cast<Role>(label));
+      EXPECT_EQ(n, l.plan.waves) << w::kRoleNames[label];
+    }
+  }
+  EXPECT_THAT(repeated,
+              testing::UnorderedElementsAre(Role::kDispatch, Role::kExpertGateUp, Role::kCombine));
+}
+
+TEST(Lower, TasksWaitForWhatTheyNeed) {
+  // The latest kernel of each queue that an operator depends on ends before its own starts.
+  for (const Case& c : cases()) {
+    const Lowered l(c, Overlap::kShared, "unfused");
+    SCOPED_TRACE(describe(c, Overlap::kShared, "unfused"));
+    task::Timeline t;
+    task::estimate(l.graph(), t);
+    for (std::size_t i = 0; i < l.ops.nodes.size(); ++i) {
+      const w::OpNode& node = l.ops.nodes[i];
+      for (std::uint8_t d = 0; d < node.dependency_count; ++d) {
+        EXPECT_GE(t.tasks[i].start.value() * (1.0 + 1e-12),
+                  t.tasks[node.dependencies[d]].end.value());
+      }
+    }
+  }
+}
+
+// Dispatch, experts, combine on a fabric and a chip whose rates make them take as long as wanted.
+struct WaveSketch {
+  Hardware hardware;
+  Rates rates = test_support::round_rates();
+  w::OpGraph ops;
+  Stack stack = load_stack("unfused", configs());
+
+  explicit WaveSketch(double link_gigabytes) {
+    FabricDimension d;
+    d.size = 8;
+    d.bandwidth = base::BytesPerSecond{link_gigabytes * 1e9};
+    hardware.system.name = "sketch";
+    hardware.system.fabric = {d};
+    rates.cache = 1e18;  // nothing but matrix and link counts
+    rates.memory = 1e18;
+    rates.vector_fp32 = rates.vector_fp16 = rates.special = 1e18;
+    const auto fp8 = w::Dtype::kFp8;
+    const auto add = [&](Role role, const w::Op& op, std::vector<std::uint32_t> inputs) {
+      w::OpNode& node = ops.nodes.emplace_back();
+      node.op = op;
+      node.role = role;
+      for (const std::uint32_t i : inputs) node.dependencies[node.dependency_count++] = i;
+    };
+    add(Role::kDispatch, w::Dispatch{1280, 10240, 8960, 1280, 8, fp8}, {});
+    add(Role::kExpertGateUp,
+        w::GroupedGemm{10240, 10, 10, 2560, 1280, fp8, fp8, fp8, w::Dtype::kBf16, 128}, {0});
+    add(Role::kExpertDown,
+        w::GroupedGemm{10240, 10, 10, 1280, 1280, fp8, fp8, fp8, w::Dtype::kBf16, 128}, {1});
+    add(Role::kCombine, w::Combine{1280, 10240, 8960, 1280, 8, w::Dtype::kBf16}, {2});
+    ops.blocks.push_back({"moe", 0, 4, 1});
+  }
+
+  double time(Overlap overlap, std::int64_t waves) {
+    w::ParallelPlan plan;
+    plan.dp = plan.ep = 8;
+    plan.overlap = overlap;
+    plan.waves = waves;
+    Lowering l;
+    l.lower(ops, plan, hardware, rates, stack);
+    task::Timeline t;
+    task::estimate(l.graph(), t);
+    matrix = t.busy[static_cast<std::size_t>(Unit::kMatrix)].value();
+    link = t.busy[static_cast<std::size_t>(Unit::kScaleUp)].value();
+    return t.total.value();
+  }
+  double matrix = 0.0;
+  double link = 0.0;
+};
+
+TEST(Waves, ApproachTheLargerOfComputeAndTrafficButNeverPassIt) {
+  for (const double link : {20.0, 50.0, 100.0, 400.0}) {
+    WaveSketch s(link);
+    const double apart = s.time(Overlap::kNone, 1);
+    EXPECT_NEAR(apart, s.matrix + s.link, 1e-9 * apart);
+    const double larger = std::max(s.matrix, s.link);
+    double last = apart;
+    for (const std::int64_t waves : {2, 4, 8, 16, 64}) {
+      const double t = s.time(Overlap::kWaves, waves);
+      EXPECT_GE(t, larger * (1.0 - 1e-12)) << link << " " << waves;
+      EXPECT_LE(t, last * (1.0 + 1e-12)) << link << " " << waves;
+      last = t;
+    }
+    EXPECT_LT(last, 1.05 * larger) << link;
+  }
+}
+
+TEST(Waves, OneWaveIsNoOverlapOfTheExperts) {
+  WaveSketch s(50.0);
+  EXPECT_DOUBLE_EQ(s.time(Overlap::kWaves, 1), s.time(Overlap::kShared, 4));
+}
+
+TEST(Waves, PayOneLaunchInsteadOfOnePerKernel) {
+  WaveSketch s(50.0);
+  const double free = s.time(Overlap::kWaves, 4);
+  s.rates.launch = 1e-6;
+  EXPECT_NEAR(s.time(Overlap::kWaves, 4), free + 1e-6, 1e-12);
+  const double none = s.time(Overlap::kNone, 4);
+  s.rates.launch = 0.0;
+  EXPECT_NEAR(none, s.time(Overlap::kNone, 4) + 4e-6, 1e-12);
+}
+
+// Stage sends are built between neighbouring ranks, whatever the size of a stage.
+TEST(Lower, PipelineStagesOfWholeNodesSendOverTheNetwork) {
+  const Lowered l({"deepseek-v3.2", "hgx_h200_x4", "fp8-index", "tp=8,pp=4", w::Phase::kDecode},
+                  Overlap::kShared, "serving");
+  double out = 0.0;
+  for (std::size_t s = 0; s < l.graph().segments().size(); ++s) {
+    out += l.graph().segment_demand(s)[static_cast<std::size_t>(Unit::kScaleOut)].value();
+  }
+  EXPECT_GT(out, 0.0);
+}
+
+}  // namespace
+}  // namespace foretoken::hwmodels
