@@ -298,10 +298,10 @@ std::string write_paragraph(const SweepResult& r) {
     if (a.certainty == "open") ++open;
   }
   out += fmt::format(
-      "Against the runner-up, {} of these {} answers are clear (cheaper with 95 % or more), {} "
-      "likely (80 % "
-      "or more) and {} open.",
-      clear, clear + likely + open, likely, open);
+      "Against the runner-up, {} of these {} answers {} clear (cheaper with a probability of 95 % "
+      "or "
+      "more), {} likely (80 % or more) and {} open.",
+      clear, clear + likely + open, clear == 1 ? "is" : "are", likely, open);
   return out;
 }
 
