@@ -42,7 +42,7 @@ struct Include {
 };
 
 std::vector<Include> includes_under(const fs::path& root) {
-  static const std::regex kInclude(R"re(^\s*#\s*include\s*[<"]([^>"]+)[>"])re");
+  static const std::regex include_line(R"re(^\s*#\s*include\s*[<"]([^>"]+)[>"])re");
   std::vector<Include> found;
   for (const auto& [prefix, level] : kLevels) {
     if (!fs::exists(root / prefix)) continue;
@@ -53,7 +53,7 @@ std::vector<Include> includes_under(const fs::path& root) {
       std::string line;
       while (std::getline(in, line)) {
         std::smatch match;
-        if (std::regex_search(line, match, kInclude)) {
+        if (std::regex_search(line, match, include_line)) {
           found.push_back({fs::relative(entry.path(), root).string(), match[1]});
         }
       }

@@ -36,6 +36,7 @@ WorkCount& WorkCount::operator+=(const WorkCount& o) {
 
 WorkCount count(const Gemm& op) {
   WorkCount w;
+  if (op.m == 0) return w;  // nobody asks for the weights
   w.flops[flop_slot(op.compute, op.weight)] = 2 * op.batch * op.m * op.n * op.k;
   w.weight_bytes = weight_bytes(op.weight, op.batch, op.n, op.k, op.fp8_block);
   w.input_bytes = element_bytes(op.activation, op.batch * op.m * op.k);
@@ -193,8 +194,11 @@ WorkCount count(const Route& op) {
 
 WorkCount count(const Dispatch& op) {
   WorkCount w;
-  const std::int64_t row =
-      element_bytes(op.element, op.hidden) + (op.element == Dtype::kBf16 ? 0 : op.hidden / 32);
+  // FP8 rows carry one E8M0 per 32 values, INT8 rows one FP32.
+  const std::int64_t scales = op.element == Dtype::kFp8    ? op.hidden / 32
+                              : op.element == Dtype::kInt8 ? 4
+                                                           : 0;
+  const std::int64_t row = element_bytes(op.element, op.hidden) + scales;
   w.input_bytes = op.tokens * row;
   w.output_bytes = op.pairs * row;
   w.sent_bytes = op.remote * row;

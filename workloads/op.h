@@ -35,7 +35,7 @@ struct WorkCount {
   std::int64_t weight_bytes = 0;    // parameters read
   std::int64_t input_bytes = 0;     // activations read
   std::int64_t output_bytes = 0;    // activations written
-  std::int64_t kv_read_bytes = 0;   // cache entries, as requested by the queries
+  std::int64_t kv_read_bytes = 0;   // entries, per query that asks; indexer keys, per sequence
   std::int64_t kv_write_bytes = 0;  // cache entries and compressor state
   std::int64_t sent_bytes = 0;      // leaving this rank
 

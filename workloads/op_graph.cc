@@ -1,8 +1,11 @@
 #include "workloads/op_graph.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 #include <initializer_list>
+
+#include "sim/base/error.h"
 
 namespace foretoken::workloads {
 
@@ -713,10 +716,6 @@ class Builder {
 
   void draft(std::int64_t sequences) {
     draft_ = true;
-    if (m_.draft_layers.empty()) {
-      draft_ = false;
-      return;
-    }
     if (m_.family == Family::kDeepseekV41) {
       // DSpark: one pass through all blocks drafts every position.
       const std::int64_t tokens = batch_.draft_tokens;
@@ -787,6 +786,10 @@ class Builder {
 void build_graph(const ModelSpec& model, const Precision& precision, const ParallelPlan& plan,
                  const Batch& batch, std::int64_t rank, OpGraph& graph) {
   require_possible(plan, model);
+  assert(batch.new_tokens >= 1 && batch.context >= batch.new_tokens && batch.sequences >= 0);
+  if (batch.draft_tokens > 0 && model.draft_layers.empty()) {
+    throw base::UnsupportedError(model.name + " has no draft module to propose tokens with");
+  }
   Builder(model, precision, plan, batch, rank, graph).build();
 }
 

@@ -18,8 +18,8 @@ using test_support::configs;
 using test_support::small_scenario;
 
 const SweepResult& small() {
-  static const SweepResult kResult = run_context_sweep(small_scenario(), configs());
-  return kResult;
+  static const SweepResult result = run_context_sweep(small_scenario(), configs());
+  return result;
 }
 
 void expect_ordered(const base::Interval& i) {

@@ -19,7 +19,7 @@ using test_support::configs;
 
 // All four statuses: one that runs, one that is too slow, one too large, one without the dtype.
 const SweepResult& every_status() {
-  static const SweepResult kResult = [] {
+  static const SweepResult result = [] {
     Scenario s = test_support::small_scenario();
     s.models = {"deepseek-v4-flash", "deepseek-v4-pro"};
     s.contexts = {8192, 1048576};
@@ -29,18 +29,18 @@ const SweepResult& every_status() {
                  {"mlu690_x8", "bf16"}};
     return run_context_sweep(s, configs());
   }();
-  return kResult;
+  return result;
 }
 
 const SweepResult& too_slow() {
-  static const SweepResult kResult = [] {
+  static const SweepResult result = [] {
     Scenario s = test_support::small_scenario();
     s.models = {"deepseek-v4-flash"};
     s.contexts = {8192};
     s.rules.tpot_limit = base::Seconds{1e-6};
     return run_context_sweep(s, configs());
   }();
-  return kResult;
+  return result;
 }
 
 Json json_of(const SweepResult& r) { return Json::parse(sweep_json(r, load_sources(configs()))); }
@@ -57,7 +57,9 @@ void expect_plain(const Json& j, const std::string& path) {
     EXPECT_LE(j["value"].get<double>(), j["high"].get<double>()) << path;
   }
   if (j.is_structured()) {
-    for (const auto& [key, value] : j.items()) expect_plain(value, path + "." + key);
+    for (const auto& [key, value] : j.items()) {
+      expect_plain(value, std::string(path).append(".").append(key));
+    }
   }
 }
 

@@ -233,7 +233,7 @@ struct WaveSketch {
     rates.memory = 1e18;
     rates.vector_fp32 = rates.vector_fp16 = rates.special = 1e18;
     const auto fp8 = w::Dtype::kFp8;
-    const auto add = [&](Role role, const w::Op& op, std::vector<std::uint32_t> inputs) {
+    const auto add = [&](Role role, const w::Op& op, const std::vector<std::uint32_t>& inputs) {
       w::OpNode& node = ops.nodes.emplace_back();
       node.op = op;
       node.role = role;

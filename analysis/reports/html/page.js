@@ -382,7 +382,7 @@
       if (!state.log) yAxis.axisLabel = Object.assign({}, yAxis.axisLabel, { formatter: plain });
 
       // Ratio labels stand in the margin at the height of their line, moved apart where they would meet.
-      const grid = { left: 58, right: 98, top: 34, bottom: 50 };
+      const grid = { left: 58, right: 110, top: 34, bottom: 50 };
       const share = (axisOption, value) => {
         const at = state.log ? Math.log : (x) => x;
         return (at(value) - at(axisOption.min)) / (at(axisOption.max) - at(axisOption.min));
