@@ -90,6 +90,32 @@ Table count_table(const SweepResult& r) {
   return t;
 }
 
+Table list_price_table(const SweepResult& r) {
+  Table t;
+  t.columns = {{"model"},
+               {"system"},
+               {"context", true},
+               {"$/M in: modelled", true},
+               {"list", true},
+               {"$/M out: modelled", true},
+               {"list", true},
+               {"$/device-hour: modelled", true},
+               {"break-even", true},
+               {"utilisation to break even", true}};
+  for (const SweepPoint& p : r.points) {
+    if (!p.priced() || !p.list_output_usd || !p.break_even_hour_usd) continue;
+    const bool prefill = p.prefill.status == PointStatus::kOk;
+    t.rows.push_back({r.models[p.model].title, r.hardware[p.system].system.title,
+                      base::format_count(p.context),
+                      prefill ? number(p.usd.input.value) : std::string(kNone),
+                      p.list_input_usd ? number(*p.list_input_usd) : std::string(kNone),
+                      number(p.usd.output.value), number(*p.list_output_usd),
+                      number(p.usd_per_device_hour.value), number(*p.break_even_hour_usd),
+                      fmt::format("{:.1f} %", 100.0 * p.break_even_utilisation.value_or(0.0))});
+  }
+  return t;
+}
+
 Table point_table(const SweepResult& r) {
   Table t;
   t.columns = {{"model"},
@@ -233,6 +259,15 @@ std::string sweep_markdown(const SweepResult& r) {
       "cancelled; *likely*: 80 % or more; *open*: less; *only*: no other system serves this.\n\n## "
       "FLOPs and KV memory per token\n\n";
   out += to_markdown(count_table(r));
+  const Table list = list_price_table(r);
+  if (!list.rows.empty()) {
+    out +=
+        "\n## Beside the list prices\n\nOutput tokens at list price just pay for a device-hour at "
+        "the "
+        "break-even price, at the scenario's utilisation; at the modelled price they pay from the "
+        "utilisation in the last column on.\n\n" +
+        to_markdown(list);
+  }
   out += "\n## Every point\n\n";
   out += to_markdown(point_table(r));
   bool first = true;

@@ -10,6 +10,8 @@ namespace foretoken::analysis {
 
 // Which system serves which model cheapest at which context.
 Table answer_table(const SweepResult& result);
+// Models with a list price: modelled cost beside it, and what a device-hour may cost to break even.
+Table list_price_table(const SweepResult& result);
 // Every point, numbers rounded for people.
 Table point_table(const SweepResult& result);
 // FLOPs and KV bytes against context, at the scenario's contexts.
