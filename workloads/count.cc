@@ -53,7 +53,7 @@ class Tally {
     }
     if (m_.hyper()) {
       add(Component::kHyperConnections, PrecisionClass::kBf16,
-          2 * 2 * n * m_.mix_width() * m_.streams * d);
+          4 * n * m_.mix_width() * m_.streams * d);
     }
     if (l.ffn == FfnKind::kDense) {
       add(Component::kSharedExperts, linear_, 6 * n * d * m_.dense_inner);

@@ -21,7 +21,7 @@ constexpr base::IntRange kWidth{.min = 1, .max = 1 << 20};
 constexpr base::IntRange kLayers{.min = 1, .max = 4096};
 constexpr base::IntRange kCount{.min = 1, .max = 1 << 20};
 constexpr base::IntRange kCountOrNone{.min = 0, .max = 1 << 20};
-constexpr base::SizeRange kPerLayer{.min = 1, .max = 2 * 4096};
+constexpr base::SizeRange kPerLayer{.min = 1, .max = 8192};
 
 // The keys all families share, in the order of the file.
 struct Common {

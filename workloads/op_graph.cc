@@ -105,7 +105,7 @@ class Builder {
  public:
   Builder(const ModelSpec& model, const Precision& precision, const ParallelPlan& plan,
           const Batch& batch, std::int64_t rank, OpGraph& graph)
-      : m_(model), p_(precision), plan_(plan), batch_(batch), rank_(rank), g_(graph) {
+      : m_(model), p_(precision), plan_(plan), batch_(batch), g_(graph) {
     tp_rank_ = rank % plan.tp;
     cp_rank_ = rank / plan.tp % plan.cp;
     dp_rank_ = rank / (plan.tp * plan.cp);
@@ -772,7 +772,6 @@ class Builder {
   const Precision& p_;
   const ParallelPlan& plan_;
   const Batch& batch_;
-  std::int64_t rank_;
   std::int64_t tp_rank_ = 0;
   std::int64_t cp_rank_ = 0;
   std::int64_t dp_rank_ = 0;

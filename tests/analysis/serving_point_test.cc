@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <cmath>
 
 #include "tests/analysis/fixtures.h"
 
@@ -45,7 +46,8 @@ TEST(BestDecode, TheBatchKeepsTheLimitAndOneMorePerRankBreaksItOrTheMemory) {
       const std::int64_t more = p.batch + p.plan.dp * p.plan.pp;
       EXPECT_TRUE(more > p.max_batch || tpot(s, p.plan, more, context, spec, rules) > limit);
       // What it says fits does, and one more per rank does not.
-      const double per_rank = static_cast<double>(p.max_batch / p.plan.dp);
+      const double per_rank =
+          std::floor(static_cast<double>(p.max_batch) / static_cast<double>(p.plan.dp));
       EXPECT_LE(p.memory.weights + per_rank * p.memory.per_sequence, p.memory.capacity);
       EXPECT_GT(p.memory.weights + (per_rank + 1.0) * p.memory.per_sequence, p.memory.capacity);
       const base::Interval i = p.tpot_spread.around(p.tpot.value());

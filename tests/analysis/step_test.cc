@@ -27,7 +27,7 @@ struct Row {
 };
 
 const std::vector<Row>& rows() {
-  static const std::vector<Row> kRows = {
+  static const std::vector<Row> all = {
       {"deepseek-v4-pro", "gb300_nvl72", "release", {"dp=32", "tp=2,dp=16", "tp=8"}},
       {"deepseek-v4-flash", "hgx_h200", "fp8-index", {"dp=8", "tp=4,dp=2"}},
       {"deepseek-v4-flash", "atlas_950_cabinet", "ascend-950", {"dp=64", "tp=1"}},
@@ -35,7 +35,7 @@ const std::vector<Row>& rows() {
       {"deepseek-v3.2", "hgx_b200", "release", {"dp=8", "tp=8"}},
       {"deepseek-v3.2", "hgx_h200_x4", "fp8-index", {"tp=8,pp=4", "dp=32"}},
   };
-  return kRows;
+  return all;
 }
 
 template <class F>

@@ -24,7 +24,7 @@ struct Case {
 };
 
 const std::vector<Case>& cases() {
-  static const std::vector<Case> kCases = {
+  static const std::vector<Case> all = {
       {"deepseek-v4-pro", "gb300_nvl72", "release", "dp=64", w::Phase::kDecode},
       {"deepseek-v4-pro", "atlas_950_cabinet", "ascend-950", "tp=2,dp=32", w::Phase::kPrefill},
       {"deepseek-v4-flash", "hgx_h200", "fp8-index", "dp=8", w::Phase::kDecode},
@@ -34,7 +34,7 @@ const std::vector<Case>& cases() {
       {"deepseek-v3.2", "hgx_b200", "release", "dp=8", w::Phase::kPrefill},
       {"deepseek-v3.2", "hgx_h200_x4", "fp8-index", "tp=8,pp=4", w::Phase::kDecode},
   };
-  return kCases;
+  return all;
 }
 
 struct Lowered {

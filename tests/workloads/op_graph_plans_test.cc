@@ -258,6 +258,7 @@ TEST(ContextParallelism, AddsUpToTheWholePromptOnV41) {
 TEST(ContextParallelism, EvensOutTheAttentionWork) {
   const auto ranks = ranks_of(v32(), {.cp = 4, .ep = 4}, prefill(1, 16'384));
   std::vector<std::int64_t> scores;
+  scores.reserve(ranks.size());
   for (const OpGraph& g : ranks) {
     scores.push_back(
         total_of<IndexLogits>(g, [](const IndexLogits& op, Role) { return op.entries; }));
