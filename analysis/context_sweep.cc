@@ -175,6 +175,8 @@ SweepPoint run_point(const Inputs& in, const SweepResult& r, std::size_t system_
   }
   const Subject subject{&model, &hardware, &in.stack,
                         in.precision[system_index * r.models.size() + model_index]};
+  // What a sequence keeps and reads here, in this system's formats.
+  p.counts.kv = w::count_kv(model, subject.precision, context);
   p.decode = best_decode(subject, context, p.speculation, in.scenario.rules);
   p.prefill = best_prefill(subject, context, in.scenario.rules);
   if (!p.runs()) return p;
@@ -356,6 +358,11 @@ std::vector<std::string> list_assumptions(const SweepResult& r, const HardwarePr
       "last 2,560 tokens of a prompt only. Engram's small norms and DSpark's input projection are "
       "not counted. V3.2 was trained to 160K positions; longer contexts are shown as in the V4 "
       "report.");
+  out.push_back(
+      fmt::format("Devices draw {:.0f} % of their all-in power when idle (assumed; chips alone 10 "
+                  "to 20 % of TDP) and "
+                  "the rest in proportion to how long a unit, memory or link is busy.",
+                  100.0 * kIdlePowerShare));
   out.push_back(
       "A cached input token costs its way back over the host link and its place in host memory for "
       "the retention time.");

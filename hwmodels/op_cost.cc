@@ -25,10 +25,11 @@ constexpr double kLeastDepth = 512.0;
 constexpr double kSector = 128.0;
 // Share of the cache that a working set may take and still be found there by the next kernel.
 constexpr double kCacheShare = 0.5;
-// Queries of a row of scores per core below which top-k is not split further.
+// Scores of one row that a core takes before top-k splits the row over more cores, up to 16.
 constexpr double kTopKPiece = 8192.0;
 
-// One Sinkhorn step on a row of four: two dependent additions, the epsilon, a division.
+// One Sinkhorn step on a row of four: two dependent additions, the epsilon, a division. Assumed:
+// four cycles an addition and some thirty a division, with moves between.
 constexpr double kSinkhornStepCycles = 50.0;
 
 // Rounding of the non-negative numbers below 2^63 that occur here, inlined: a baseline x86-64 build

@@ -162,11 +162,6 @@ WorkCount count(const VectorOp& op) {
       w.vector_ops = n;
       inputs = 2 * n;
       break;
-    case VectorKind::kCacheWrite:
-      break;
-    case VectorKind::kScale:
-      w.vector_ops = n;
-      break;
     case VectorKind::kSample:
       w.vector_ops = 2 * n;
       break;

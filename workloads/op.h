@@ -118,8 +118,6 @@ enum class VectorKind : std::uint8_t {
   kHadamard,
   kSwiglu,
   kResidual,
-  kCacheWrite,
-  kScale,
   kSample
 };
 

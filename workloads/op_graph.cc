@@ -452,26 +452,18 @@ class Builder {
 
   // Under context parallelism every rank needs the entries the others compress, and the window
   // before its pieces.
-  Id context_gather(const LayerSpec& l, std::int64_t n, Id window, Id entries) {
+  Id context_gather(const LayerSpec& l, std::int64_t n, Id window, Id entries, Id index_keys) {
     if (plan_.cp == 1) return window;
-    std::int64_t per_token = p_.window_entry_bytes;
-    if (l.ratio > 0 && l.owns_cache) {
-      per_token = std::max(per_token, p_.main_entry_bytes);
+    // The window before each of a rank's two pieces.
+    const std::int64_t windows = 2 * std::min(n, m_.window) * p_.window_entry_bytes;
+    Collective op{CollectiveKind::kSendRecv, windows, 2};
+    if (l.owns_cache) {
       const std::int64_t indexed = l.index == IndexMode::kNone ? 0 : p_.index_entry_bytes;
-      const std::int64_t bytes = (n / l.ratio) * (p_.main_entry_bytes + indexed) +
-                                 2 * std::min(n, m_.window) * p_.window_entry_bytes;
-      return add(Role::kContextGather, Component::kOther,
-                 Collective{CollectiveKind::kAllGather, bytes, plan_.cp}, {window, entries});
+      const std::int64_t cache = (n / l.ratio) * (p_.main_entry_bytes + indexed);
+      const bool windowed = l.attention != AttentionKind::kMlaDsa;
+      op = {CollectiveKind::kAllGather, cache + (windowed ? windows : 0), plan_.cp};
     }
-    if (l.attention == AttentionKind::kMlaDsa) {
-      return add(Role::kContextGather, Component::kOther,
-                 Collective{CollectiveKind::kAllGather,
-                            n * (p_.main_entry_bytes + p_.index_entry_bytes), plan_.cp},
-                 {window, entries});
-    }
-    return add(Role::kContextGather, Component::kOther,
-               Collective{CollectiveKind::kSendRecv, 2 * std::min(n, m_.window) * per_token, 2},
-               {window, entries});
+    return add(Role::kContextGather, Component::kOther, op, {window, entries, index_keys});
   }
 
   Id attention(const LayerSpec& l, const Positions& p, std::int64_t n, Id x,
@@ -508,7 +500,8 @@ class Builder {
       entries = cache.entries;
       index_keys = cache.index_keys;
     }
-    kv = context_gather(l, n, kv, entries);
+    kv = context_gather(l, n, kv, entries, index_keys);
+    if (plan_.cp > 1 && index_keys != kNoInput) index_keys = kv;
     if (l.index == IndexMode::kAll || l.index == IndexMode::kCandidates) {
       Id weights = kNoInput;
       const Id iq = index_queries(n, query, normed, l.attention == AttentionKind::kCsa, weights);
@@ -570,9 +563,12 @@ class Builder {
                  Dtype::kBf16, {key});
     key = vector(Role::kIndexKeyCacheWrite, VectorKind::kQuantise, n, m_.index_dim, Dtype::kBf16,
                  p_.index, {key}, 0, n * p_.index_entry_bytes);
-    LayerSpec self;
-    self.attention = AttentionKind::kMlaDsa;
-    kv = context_gather(self, n, kv, kNoInput);
+    const LayerSpec self{.attention = AttentionKind::kMlaDsa,
+                         .ratio = 1,
+                         .owns_cache = true,
+                         .index = IndexMode::kAll};
+    kv = context_gather(self, n, kv, kNoInput, key);
+    if (plan_.cp > 1) key = kv;
     Id weights = kNoInput;
     const Id iq = index_queries(n, query, normed, true, weights);
     const Id selection =

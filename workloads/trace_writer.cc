@@ -82,9 +82,8 @@ struct Shapes {
     field(out, "compute", to_string(o.compute));
   }
   void operator()(const VectorOp& o) const {
-    static constexpr std::array<std::string_view, 9> kKinds = {"norm",        "rope",   "quantise",
-                                                               "hadamard",    "swiglu", "residual",
-                                                               "cache_write", "scale",  "sample"};
+    static constexpr std::array<std::string_view, 7> kKinds = {
+        "norm", "rope", "quantise", "hadamard", "swiglu", "residual", "sample"};
     field(out, "vector", kKinds[static_cast<std::size_t>(o.kind)]);
     field(out, "rows", o.rows);
     field(out, "width", o.width);

@@ -1,8 +1,6 @@
 #include <fmt/format.h>
 
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <ostream>
 #include <sstream>
 
