@@ -96,6 +96,30 @@ void OpGraph::clear() {
   order.clear();
 }
 
+std::string_view attention_block_name(const LayerSpec& l) {
+  switch (l.attention) {
+    case AttentionKind::kWindow:
+      return l.engram ? "window+engram" : "window";
+    case AttentionKind::kCsa:
+      return "csa";
+    case AttentionKind::kHca:
+      return "hca";
+    case AttentionKind::kMlaDsa:
+      return "mla";
+    case AttentionKind::kShared:
+      if (l.owns_cache) return l.engram ? "full+engram" : "full";
+      if (l.engram) return "reuse+engram";
+      if (l.index == IndexMode::kCandidates) return "reindex";
+      return l.index == IndexMode::kAll ? "index" : "reuse";
+  }
+  return "attention";
+}
+
+std::string_view ffn_block_name(const LayerSpec& l) {
+  if (l.ffn == FfnKind::kDense) return "dense";
+  return l.hash_routing ? "moe+hash" : "moe";
+}
+
 namespace {
 
 using Id = std::uint32_t;
@@ -131,7 +155,7 @@ class Builder {
 
     const auto first_attention = static_cast<std::uint32_t>(g_.blocks.size());
     for (const LayerClass& c : m_.attention_classes) {
-      begin(attention_name(c.spec), static_cast<std::uint32_t>(c.count));
+      begin(attention_block_name(c.spec), static_cast<std::uint32_t>(c.count));
       if (c.spec.decoder && skip_decoder) {
         if (c.spec.owns_cache) shared_cache(c.spec, all, kNoInput);
       } else if (c.spec.decoder && tail_only) {
@@ -147,7 +171,7 @@ class Builder {
     }
     const auto first_ffn = static_cast<std::uint32_t>(g_.blocks.size());
     for (const LayerClass& c : m_.ffn_classes) {
-      begin(ffn_name(c.spec), static_cast<std::uint32_t>(c.count));
+      begin(ffn_block_name(c.spec), static_cast<std::uint32_t>(c.count));
       if (c.spec.decoder && skip_decoder) continue;
       const bool short_prompt = c.spec.decoder && tail_only;
       ffn(c.spec, (short_prompt ? tail : all).tokens(),
@@ -198,30 +222,6 @@ class Builder {
     std::int64_t s = 0;
     while (layers * (s + 1) / plan_.pp <= layer) ++s;
     return s;
-  }
-
-  static std::string_view attention_name(const LayerSpec& l) {
-    switch (l.attention) {
-      case AttentionKind::kWindow:
-        return l.engram ? "window+engram" : "window";
-      case AttentionKind::kCsa:
-        return "csa";
-      case AttentionKind::kHca:
-        return "hca";
-      case AttentionKind::kMlaDsa:
-        return "mla";
-      case AttentionKind::kShared:
-        if (l.owns_cache) return l.engram ? "full+engram" : "full";
-        if (l.engram) return "reuse+engram";
-        if (l.index == IndexMode::kCandidates) return "reindex";
-        return l.index == IndexMode::kAll ? "index" : "reuse";
-    }
-    return "attention";
-  }
-
-  static std::string_view ffn_name(const LayerSpec& l) {
-    if (l.ffn == FfnKind::kDense) return "dense";
-    return l.hash_routing ? "moe+hash" : "moe";
   }
 
   [[nodiscard]] std::int64_t sequences_here() const {

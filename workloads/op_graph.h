@@ -142,6 +142,10 @@ struct OpGraph {
 void build_graph(const ModelSpec& model, const Precision& precision, const ParallelPlan& plan,
                  const Batch& batch, std::int64_t rank, OpGraph& graph);
 
+// What a layer's two halves are called as blocks: "csa", "hca", "moe+hash", ...
+std::string_view attention_block_name(const LayerSpec& layer);
+std::string_view ffn_block_name(const LayerSpec& layer);
+
 // Sum over all runs of all blocks, by component; draft blocks are under kDraft.
 struct GraphCount {
   std::array<WorkCount, kComponents> by{};

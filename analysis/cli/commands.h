@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "reference/model/session.h"
 #include "sim/base/error.h"
 #include "workloads/count.h"
 
@@ -62,6 +63,15 @@ struct RunOptions {
   std::string command;  // as typed, for the report
 };
 base::ExitCode run(const Context& context, const RunOptions& options);
+
+struct ReferenceCommand {
+  std::string checkpoint;
+  std::string tokens;
+  std::string trace;  // file of the executed operators; "-" = standard output
+  reference::SessionOptions session;
+};
+// Runs the functional model on a checkpoint.
+base::ExitCode run_reference(const Context& context, const ReferenceCommand& options);
 
 base::ExitCode list(const Context& context, const std::string& what);
 

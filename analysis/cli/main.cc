@@ -137,6 +137,92 @@ void finish_step(cli::StepOptions& o, const StepText& text) {
   o.simulate = text.evaluator == "simulate";
 }
 
+struct ReferenceText {
+  std::string carrier = "f32";
+  std::string arithmetic = "exact";
+  std::string cache_quantisation = "auto";
+  std::string activation_quantisation = "auto";
+  std::string index_scores = "f32";
+  std::string output_groups = "bf16";
+  std::string shared_clamp = "on";
+  std::string logits = "all";
+  std::string prefill = "0";
+  std::string generate = "0";
+  std::string seed = "0";
+  std::vector<std::string> dump;
+  bool ignore_eos = false;
+};
+
+void add_reference_options(CLI::App& app, cli::ReferenceCommand& o, ReferenceText& text) {
+  app.add_option("--checkpoint", o.checkpoint, "folder with config.json and *.safetensors")
+      ->required();
+  app.add_option("--tokens", o.tokens, "JSON list of token ids, or an object with input_ids")
+      ->required();
+  app.add_option("--out", o.session.out, "safetensors file with the logits and what --dump names");
+  app.add_option("--prefill", text.prefill, "tokens in the first step (default all); the rest one by one");
+  app.add_option("--carrier", text.carrier, "storage between operators: f64, f32 or bf16 as released")
+      ->check(CLI::IsMember({"f64", "f32", "bf16"}));
+  app.add_option("--arithmetic", text.arithmetic,
+                 "exact: FP64 inside operators; hardware: FP32 in the kernels' order")
+      ->check(CLI::IsMember({"exact", "hardware"}));
+  app.add_option("--cache-quantisation", text.cache_quantisation,
+                 "FP8 entries, FP4 index: auto = as the checkpoint is")
+      ->check(CLI::IsMember({"auto", "on", "off"}));
+  app.add_option("--activation-quantisation", text.activation_quantisation,
+                 "FP8 inputs of products: auto = where weights are FP8 or FP4")
+      ->check(CLI::IsMember({"auto", "on", "off"}));
+  app.add_option("--index-scores", text.index_scores, "f32, or bf16 as serving keeps them")
+      ->check(CLI::IsMember({"f32", "bf16"}));
+  app.add_option("--output-groups", text.output_groups,
+                 "inputs of the grouped output projection: bf16 as released, fp8 as served")
+      ->check(CLI::IsMember({"bf16", "fp8"}));
+  app.add_option("--shared-clamp", text.shared_clamp,
+                 "clamp in the shared expert: on (current release) or off (first release)")
+      ->check(CLI::IsMember({"on", "off"}));
+  app.add_option("--dump", text.dump, "further tensors: NAME[,NAME...], * matches anything")
+      ->delimiter(',');
+  app.add_option("--logits", text.logits, "of the prefill: all tokens or the last")
+      ->check(CLI::IsMember({"all", "last"}));
+  app.add_option("--generate", text.generate, "further tokens to produce");
+  app.add_option("--temperature", o.session.sampling.temperature, "0 = greedy")
+      ->check(CLI::Range(0.0, 100.0));
+  app.add_option("--top-p", o.session.sampling.top_p, "share of probability to draw from")
+      ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--seed", text.seed, "of the draws");
+  app.add_flag("--ignore-eos", text.ignore_eos, "do not stop at eos_token_id");
+  app.add_option("--trace", o.trace, "file for the executed operators, - for standard output");
+}
+
+void finish_reference(cli::ReferenceCommand& o, const ReferenceText& text) {
+  namespace r = foretoken::reference;
+  const auto switch_of = [](const std::string& s) {
+    return s == "auto" ? r::Switch::kAuto : s == "on" ? r::Switch::kOn : r::Switch::kOff;
+  };
+  r::ReferenceOptions& options = o.session.reference;
+  options.carrier = text.carrier == "f64"   ? r::Carrier::kF64
+                    : text.carrier == "f32" ? r::Carrier::kF32
+                                            : r::Carrier::kBf16;
+  options.arithmetic =
+      text.arithmetic == "exact" ? r::Arithmetic::kExact : r::Arithmetic::kHardware;
+  options.cache_quantisation = switch_of(text.cache_quantisation);
+  options.activation_quantisation = switch_of(text.activation_quantisation);
+  options.bf16_index_scores = text.index_scores == "bf16";
+  options.quantised_output_groups = text.output_groups == "fp8";
+  options.clamp_shared_expert = text.shared_clamp == "on";
+  o.session.prefill = count_value("--prefill", text.prefill, 0);
+  o.session.generate = count_value("--generate", text.generate, 0);
+  o.session.sampling.seed = static_cast<std::uint64_t>(count_value("--seed", text.seed, 0));
+  o.session.all_logits = text.logits == "all";
+  o.session.stop_at_eos = !text.ignore_eos;
+  o.session.dump = text.dump;
+  if (o.session.out.empty() && !o.session.dump.empty()) {
+    throw UsageError("--dump needs --out, a file to write to");
+  }
+  if (o.session.out.empty() && o.session.generate == 0 && o.trace.empty()) {
+    throw UsageError("nothing to do: give --out, --generate or --trace");
+  }
+}
+
 ExitCode dispatch(int argc, char** argv) {
   CLI::App app{"What serving DeepSeek models costs, on hardware one may not own"};
   app.name("foretoken");
@@ -223,6 +309,18 @@ ExitCode dispatch(int argc, char** argv) {
       run.command = "foretoken run " + run.scenario;
       for (const std::string& o : run.overrides) run.command += " --set " + o;
       return cli::run(context, run);
+    };
+  });
+
+  cli::ReferenceCommand reference;
+  ReferenceText reference_text;
+  CLI::App* reference_app =
+      app.add_subcommand("reference", "runs the functional model on a checkpoint");
+  add_reference_options(*reference_app, reference, reference_text);
+  reference_app->callback([&] {
+    action = [&](const cli::Context& context) {
+      finish_reference(reference, reference_text);
+      return cli::run_reference(context, reference);
     };
   });
 

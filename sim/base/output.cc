@@ -76,17 +76,22 @@ class SignalsBlocked {
                     fmt::format("{}: {}", what, std::generic_category().message(code)));
 }
 
-// Writes everything and closes; `path` names the file in errors.
-void write_and_close(int fd, const fs::path& path, std::string_view content, bool sync) {
-  int error = 0;
-  while (!content.empty() && error == 0) {
+// Writes everything; 0 or the error's number.
+int write_all(int fd, std::string_view content) {
+  while (!content.empty()) {
     const ssize_t written = ::write(fd, content.data(), content.size());
     if (written >= 0) {
       content.remove_prefix(static_cast<std::size_t>(written));
     } else if (errno != EINTR) {
-      error = errno;
+      return errno;
     }
   }
+  return 0;
+}
+
+// Writes everything and closes; `path` names the file in errors.
+void write_and_close(int fd, const fs::path& path, std::string_view content, bool sync) {
+  int error = write_all(fd, content);
   if (error == 0 && sync && ::fsync(fd) != 0) error = errno;
   if (::close(fd) != 0 && error == 0) error = errno;
   if (error != 0) fail(path, "cannot write the file", error);
@@ -97,6 +102,38 @@ void sync_folder(const fs::path& folder) {
   if (fd < 0) return;
   ::fsync(fd);  // some file systems refuse; the files themselves are synced
   ::close(fd);
+}
+
+struct Temporary {
+  fs::path path;
+  int fd = -1;
+};
+
+// A new file in `folder`, an absolute path, that a signal removes; `target` names it in errors.
+Temporary create_temporary(const fs::path& folder, const fs::path& target) {
+  static std::atomic<unsigned> counter{0};
+  while (true) {
+    const fs::path path =
+        folder / fmt::format(".foretoken-{}-{}.tmp", ::getpid(), counter.fetch_add(1));
+    remember(path);
+    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd >= 0) return {path, fd};
+    const int code = errno;
+    forget(path);
+    if (code != EEXIST) fail(target, "cannot create the file", code);
+  }
+}
+
+// A symbolic link stays one: what it points to is replaced.
+fs::path link_target(const fs::path& path) {
+  std::error_code error;
+  fs::path resolved = fs::canonical(path, error);
+  return error ? path : resolved;
+}
+
+// Replacing /dev/null would be a surprise.
+bool is_device_or_pipe(const fs::file_status& status) {
+  return fs::exists(status) && !fs::is_regular_file(status) && !fs::is_directory(status);
 }
 
 bool is_plain_name(const std::string& name) {
@@ -168,7 +205,6 @@ void OutputSet::create_folder() {
 }
 
 void OutputSet::write_temporaries() {
-  static std::atomic<unsigned> counter{0};
   for (Pending& file : pending_) {
     const fs::path target = folder_ / file.name;
     std::error_code error;
@@ -176,21 +212,9 @@ void OutputSet::write_temporaries() {
     if (fs::exists(status) && !fs::is_regular_file(status)) {
       throw ConfigError({target.string(), 0, 0}, "cannot replace this: it is not a plain file");
     }
-    int fd = -1;
-    do {
-      const fs::path temporary =
-          folder_ / fmt::format(".foretoken-{}-{}.tmp", ::getpid(), counter.fetch_add(1));
-      remember(temporary);
-      fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-      const int code = errno;
-      if (fd >= 0) {
-        file.temporary = temporary;
-      } else {
-        forget(temporary);
-        if (code != EEXIST) fail(target, "cannot create the file", code);
-      }
-    } while (fd < 0);
-    write_and_close(fd, target, file.content, true);
+    Temporary temporary = create_temporary(folder_, target);
+    file.temporary = std::move(temporary.path);
+    write_and_close(temporary.fd, target, file.content, true);
   }
 }
 
@@ -204,22 +228,72 @@ void OutputSet::discard() noexcept {
   for (; !created_.empty(); created_.pop_back()) ::rmdir(created_.back().c_str());
 }
 
+OutputFile::OutputFile(const fs::path& path) : target_(path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (is_device_or_pipe(status)) {
+    fd_ = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+    if (fd_ < 0) fail(path, "cannot open the file", errno);
+    return;
+  }
+  if (fs::is_directory(status)) throw ConfigError({path.string(), 0, 0}, "is a folder, not a file");
+  // A handler may run after the program has changed its folder.
+  target_ = fs::absolute(link_target(path), error);
+  Temporary temporary = create_temporary(target_.parent_path(), path);
+  temporary_ = std::move(temporary.path);
+  fd_ = temporary.fd;
+}
+
+OutputFile::~OutputFile() {
+  if (fd_ >= 0) ::close(fd_);
+  if (temporary_.empty()) return;
+  ::unlink(temporary_.c_str());
+  forget(temporary_);
+}
+
+void OutputFile::append(std::string_view bytes) {
+  if (const int error = write_all(fd_, bytes); error != 0) {
+    fail(target_, "cannot write the file", error);
+  }
+}
+
+void OutputFile::commit() {
+  write_and_close(std::exchange(fd_, -1), target_, {}, !temporary_.empty());
+  if (temporary_.empty()) return;
+  {
+    const SignalsBlocked blocked;
+    if (std::rename(temporary_.c_str(), target_.c_str()) != 0) {
+      fail(target_, "cannot replace the file", errno);
+    }
+    forget(temporary_);
+    temporary_.clear();
+  }
+  sync_folder(target_.parent_path());
+}
+
+int open_unnamed_beside(const fs::path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (fs::is_directory(status)) throw ConfigError({path.string(), 0, 0}, "is a folder, not a file");
+  const fs::path folder = is_device_or_pipe(status)
+                              ? fs::temp_directory_path(error)
+                              : fs::absolute(link_target(path), error).parent_path();
+  const Temporary temporary = create_temporary(folder, path);
+  ::unlink(temporary.path.c_str());
+  forget(temporary.path);
+  return temporary.fd;
+}
+
 void write_file(const fs::path& path, std::string_view content) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
-  // Replacing /dev/null would be a surprise.
-  if (fs::exists(status) && !fs::is_regular_file(status) && !fs::is_directory(status)) {
+  if (is_device_or_pipe(status)) {
     const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
     if (fd < 0) fail(path, "cannot open the file", errno);
     write_and_close(fd, path, content, false);
     return;
   }
-  // A symbolic link stays one: what it points to is replaced.
-  fs::path target = path;
-  if (fs::exists(status)) {
-    const fs::path resolved = fs::canonical(path, error);
-    if (!error) target = resolved;
-  }
+  const fs::path target = link_target(path);
   OutputSet files(target.parent_path());
   files.add(target.filename().string(), std::string(content));
   files.commit();
