@@ -138,7 +138,7 @@ void finish_step(cli::StepOptions& o, const StepText& text) {
 }
 
 struct ReferenceText {
-  std::string carrier = "f32";
+  std::string carrier = "f64";
   std::string arithmetic = "exact";
   std::string cache_quantisation = "auto";
   std::string activation_quantisation = "auto";
@@ -159,8 +159,10 @@ void add_reference_options(CLI::App& app, cli::ReferenceCommand& o, ReferenceTex
   app.add_option("--tokens", o.tokens, "JSON list of token ids, or an object with input_ids")
       ->required();
   app.add_option("--out", o.session.out, "safetensors file with the logits and what --dump names");
-  app.add_option("--prefill", text.prefill, "tokens in the first step (default all); the rest one by one");
-  app.add_option("--carrier", text.carrier, "storage between operators: f64, f32 or bf16 as released")
+  app.add_option("--prefill", text.prefill,
+                 "tokens in the first step (default all); the rest one by one");
+  app.add_option("--carrier", text.carrier,
+                 "storage between operators: f64, f32 or bf16 as released")
       ->check(CLI::IsMember({"f64", "f32", "bf16"}));
   app.add_option("--arithmetic", text.arithmetic,
                  "exact: FP64 inside operators; hardware: FP32 in the kernels' order")

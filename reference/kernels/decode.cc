@@ -93,6 +93,20 @@ void with_decoder(const WeightView& w, const Visit& visit) {
   }
 }
 
+float decode_scale(Scale scale, const std::uint8_t* bytes, std::int64_t index) {
+  switch (scale) {
+    case Scale::kNone:
+      return 1;
+    case Scale::kE8M0:
+      return kE8m0[bytes[index]];
+    case Scale::kF32:
+      return load<float>(bytes, index);
+    case Scale::kBf16:
+      return from_bf16(load<std::uint16_t>(bytes, index));
+  }
+  return 1;
+}
+
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
@@ -121,29 +135,25 @@ std::int64_t element_bits(Format format) {
   return 0;
 }
 
-template <class Acc>
-void decode_scales(const WeightView& w, std::int64_t row, std::int64_t first, std::int64_t count,
-                   Acc* out, std::int64_t step) {
-  const auto* bytes = static_cast<const std::uint8_t*>(w.scales);
+std::int64_t scale_bytes(Scale scale) {
+  switch (scale) {
+    case Scale::kNone:
+      return 0;
+    case Scale::kE8M0:
+      return 1;
+    case Scale::kBf16:
+      return 2;
+    case Scale::kF32:
+      return 4;
+  }
+  return 0;
+}
+
+const std::uint8_t* scale_row(const WeightView& w, std::int64_t row) {
   const std::int64_t stride =
       w.scale_stride != 0 ? w.scale_stride : ceil_div(w.columns, w.scale_columns);
-  const std::int64_t start = row / w.scale_rows * stride + first;
-  switch (w.scale) {
-    case Scale::kNone:
-      for (std::int64_t i = 0; i < count; ++i) out[i * step] = 1;
-      return;
-    case Scale::kE8M0:
-      for (std::int64_t i = 0; i < count; ++i) out[i * step] = kE8m0[bytes[start + i]];
-      return;
-    case Scale::kF32:
-      for (std::int64_t i = 0; i < count; ++i) out[i * step] = load<float>(bytes, start + i);
-      return;
-    case Scale::kBf16:
-      for (std::int64_t i = 0; i < count; ++i) {
-        out[i * step] = from_bf16(load<std::uint16_t>(bytes, start + i));
-      }
-      return;
-  }
+  return static_cast<const std::uint8_t*>(w.scales) +
+         row / w.scale_rows * stride * scale_bytes(w.scale);
 }
 
 template <class Acc>
@@ -158,11 +168,11 @@ void decode_range(const WeightView& w, std::int64_t row, std::int64_t first, std
     }
   });
   if (w.scale == Scale::kNone) return;
+  const std::uint8_t* scales = scale_row(w, row);
   for (std::int64_t i = 0; i < count;) {
     const std::int64_t block = (first + i) / w.scale_columns;
     const std::int64_t end = std::min(count, (block + 1) * w.scale_columns - first);
-    Acc scale = 1;
-    decode_scales(w, row, block, 1, &scale, 1);
+    const Acc scale = decode_scale(w.scale, scales, block);
     for (; i < end; ++i) out[i * step] *= scale;
   }
 }
@@ -171,9 +181,5 @@ template void decode_range(const WeightView&, std::int64_t, std::int64_t, std::i
                            std::int64_t);
 template void decode_range(const WeightView&, std::int64_t, std::int64_t, std::int64_t, float*,
                            std::int64_t);
-template void decode_scales(const WeightView&, std::int64_t, std::int64_t, std::int64_t, double*,
-                            std::int64_t);
-template void decode_scales(const WeightView&, std::int64_t, std::int64_t, std::int64_t, float*,
-                            std::int64_t);
 
 }  // namespace foretoken::reference::detail

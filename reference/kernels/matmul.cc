@@ -1,7 +1,5 @@
 #include "reference/kernels/matmul.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -17,6 +15,7 @@
 
 #include "reference/kernels/decode.h"
 #include "reference/kernels/matmul_kernels.h"
+#include "reference/kernels/parallel.h"
 
 namespace foretoken::reference {
 namespace {
@@ -32,10 +31,10 @@ using Scale = WeightView::Scale;
 constexpr std::int64_t kPanelDepth = 256;
 // Packed inputs of one pass over the weights; more rows take further passes.
 constexpr std::int64_t kPackedInputBytes = 16 << 20;
-// Waking the other threads costs some microseconds.
-constexpr std::int64_t kSerialMultiplyAdds = 100'000;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+bool is_plain(Format format) { return format != Format::kFp8 && format != Format::kFp4; }
 
 // Grows to the largest size asked for and stays; contents are lost on growth.
 template <class T>
@@ -139,28 +138,34 @@ class Product {
     first_row_ = first_row;
     m_ = m;
     tiles_ = ceil_div(m, kernels_.tile_rows);
+    direct_ = direct_kernel(m);
     const std::int64_t panels = ceil_div(w_.rows, kernels_.panel_rows);
     packed_ = in_place() ? nullptr : scratch<Acc>().inputs.reserve(m * w_.columns);
     const std::int64_t work = m * w_.rows * w_.columns;
-    if (work < kSerialMultiplyAdds || omp_in_parallel() != 0 || omp_get_max_threads() == 1) {
+    if (work < kParallelWork || in_parallel() || threads() == 1) {
       for (std::int64_t t = 0; t < tiles_; ++t) pack_inputs(t);
       for (std::int64_t p = 0; p < panels; ++p) run_panel(p, 0, tiles_);
       return;
     }
     // Few panels and many rows: threads share a panel, each packing it for itself.
-    const std::int64_t threads = omp_get_max_threads();
     const std::int64_t parts =
-        std::clamp<std::int64_t>(std::min(2 * threads / panels, m / 32), 1, tiles_);
-#pragma omp parallel
-    {
-#pragma omp for schedule(static)
-      for (std::int64_t t = 0; t < tiles_; ++t) pack_inputs(t);
-#pragma omp for schedule(dynamic)
-      for (std::int64_t i = 0; i < panels * parts; ++i) {
-        const std::int64_t part = i % parts;
-        run_panel(i / parts, tiles_ * part / parts, tiles_ * (part + 1) / parts);
-      }
+        std::clamp<std::int64_t>(std::min(2 * threads() / panels, m / 32), 1, tiles_);
+    parallel_for(tiles_, 8 * m * w_.columns, [this](std::int64_t t) { pack_inputs(t); });
+    parallel_for(panels * parts, work, [this, parts](std::int64_t i) {
+      const std::int64_t part = i % parts;
+      run_panel(i / parts, tiles_ * part / parts, tiles_ * (part + 1) / parts);
+    });
+  }
+
+  [[nodiscard]] auto direct_kernel(std::int64_t m) const
+      -> void (*)(const PackJob<Acc>&, const TileJob<Acc>&) {
+    const bool scaled = w_.scale != Scale::kNone;
+    const bool multiples = w_.columns % detail::kPackAlign == 0 && block_ % detail::kPackAlign == 0;
+    if (pack_ == nullptr || m > detail::kMaxDirectRows || !multiples ||
+        scaled == is_plain(w_.format)) {
+      return nullptr;
     }
+    return kernels_.direct[static_cast<int>(w_.format)][m - 1];
   }
 
   // Tiles differ by one row at most, so that none is left with a row of its own.
@@ -191,34 +196,55 @@ class Product {
     const std::int64_t n = panel * kernels_.panel_rows;
     const std::int64_t valid = std::min(kernels_.panel_rows, w_.rows - n);
     Scratch<Acc>& mine = scratch<Acc>();
+    const Acc* scales = pack_scales(n, valid);
+    if (direct_ != nullptr) {
+      const RowPointers rows = code_rows(n, valid, 0);
+      TileJob<Acc> job = tile_job(n, valid, 0);
+      direct_(pack_job(rows, valid, scales, 0, w_.columns), job);
+      return;
+    }
     Acc* weights = mine.panel.reserve((depth_ + detail::kPackSlack) * kernels_.panel_rows);
     const bool split_blocks = block_ > 0 && !whole_blocks_;
     const std::int64_t first_row = tile_begin(first_tile);
-    Acc* partial = split_blocks ? mine.partial.reserve((tile_begin(last_tile) - first_row) *
-                                                       kernels_.panel_rows)
-                                : nullptr;
+    Acc* partial =
+        split_blocks
+            ? mine.partial.reserve((tile_begin(last_tile) - first_row) * kernels_.panel_rows)
+            : nullptr;
     for (std::int64_t k0 = 0; k0 < w_.columns; k0 += depth_) {
       const std::int64_t count = std::min(depth_, w_.columns - k0);
-      pack_weights(n, valid, k0, count, weights);
+      if (pack_ != nullptr) {
+        const RowPointers rows = code_rows(n, valid, k0);
+        pack_(pack_job(rows, valid, scales, k0, count), weights);
+      } else {
+        pack_slowly(n, valid, k0, count, weights);
+      }
       for (std::int64_t tile = first_tile; tile < last_tile; ++tile) {
-        const std::int64_t begin = tile_begin(tile);
-        TileJob<Acc> job = {.panel = weights,
-                            .x = inputs(tile),
-                            .rows = tile_begin(tile + 1) - begin,
-                            .valid = valid,
-                            .count = count,
-                            .block = block_,
-                            .first = k0 == 0,
-                            .y = y_ + (first_row_ + begin) * y_stride_ + n,
-                            .y_stride = y_stride_};
+        TileJob<Acc> job = tile_job(n, valid, tile);
+        job.panel = weights;
         job.x += k0 * job.rows;
+        job.count = count;
+        job.first = k0 == 0;
         if (split_blocks) {
-          run_split(job, k0, partial + (begin - first_row) * kernels_.panel_rows);
+          run_split(job, k0, partial + (tile_begin(tile) - first_row) * kernels_.panel_rows);
         } else {
           kernels_.tile(job);
         }
       }
     }
+  }
+
+  // All k of a tile.
+  [[nodiscard]] TileJob<Acc> tile_job(std::int64_t n, std::int64_t valid, std::int64_t tile) const {
+    const std::int64_t begin = tile_begin(tile);
+    return {.panel = nullptr,
+            .x = inputs(tile),
+            .rows = tile_begin(tile + 1) - begin,
+            .valid = valid,
+            .count = w_.columns,
+            .block = block_,
+            .first = true,
+            .y = y_ + (first_row_ + begin) * y_stride_ + n,
+            .y_stride = y_stride_};
   }
 
   // A chunk whose ends are not those of blocks: `partial` keeps the chain of the current block.
@@ -248,43 +274,73 @@ class Product {
     }
   }
 
-  // Rows n ... n + valid as [k][panel_rows] with scales applied.
-  void pack_weights(std::int64_t n, std::int64_t valid, std::int64_t k0, std::int64_t count,
-                    Acc* out) const {
-    if (pack_ == nullptr) {
-      pack_slowly(n, valid, k0, count, out);
-      return;
+  using RowPointers = std::array<const std::uint8_t*, detail::kMaxPanelRows>;
+
+  // Rows beyond the last repeat it; nobody looks at what comes of them.
+  template <class RowAt>
+  static RowPointers row_pointers(std::int64_t n, std::int64_t valid, const RowAt& at) {
+    RowPointers rows;
+    for (std::int64_t r = 0; r < detail::kMaxPanelRows; ++r) {
+      rows[static_cast<std::size_t>(r)] = at(n + std::min(r, valid - 1));
     }
+    return rows;
+  }
+
+  [[nodiscard]] RowPointers code_rows(std::int64_t n, std::int64_t valid, std::int64_t k0) const {
     const std::int64_t bits = detail::element_bits(w_.format);
     const std::int64_t stride = detail::row_stride(w_);
     const auto* data = static_cast<const std::uint8_t*>(w_.data);
-    std::array<const std::uint8_t*, detail::kMaxPanelRows> rows;
-    for (std::int64_t r = 0; r < detail::kMaxPanelRows; ++r) {
-      // Rows beyond the last repeat it; nobody looks at what comes of them.
-      const std::int64_t row = n + std::min(r, valid - 1);
-      rows[static_cast<std::size_t>(r)] = data + (row * stride + k0) * bits / 8;
-    }
+    return row_pointers(n, valid,
+                        [=](std::int64_t row) { return data + (row * stride + k0) * bits / 8; });
+  }
+
+  [[nodiscard]] PackJob<Acc> pack_job(const RowPointers& rows, std::int64_t valid,
+                                      const Acc* scales, std::int64_t k0,
+                                      std::int64_t count) const {
     PackJob<Acc> job = {.rows = rows.data(),
                         .valid = valid,
-                        .bytes = (count * bits + 7) / 8,
+                        .bytes = (count * detail::element_bits(w_.format) + 7) / 8,
                         .count = count,
-                        .scales = nullptr,
+                        .scales = scales,
                         .scale_first = 0,
                         .scale_columns = w_.scale_columns};
-    if (w_.scale != Scale::kNone) {
-      const std::int64_t first = k0 / w_.scale_columns;
-      const std::int64_t blocks = (k0 + count - 1) / w_.scale_columns - first + 1;
-      Acc* scales = scratch<Acc>().scales.reserve(
-          (kPanelDepth / detail::kPackAlign + 2) * kernels_.panel_rows);
-      for (std::int64_t r = 0; r < kernels_.panel_rows; ++r) {
-        detail::decode_scales(w_, n + std::min(r, valid - 1), first, blocks, scales + r,
-                              kernels_.panel_rows);
-      }
-      job.scales = scales;
-      job.scale_first = (first + 1) * w_.scale_columns - k0;
-      if (w_.scale_columns >= w_.columns) job.scale_first = detail::kPackAlign * count;
+    if (scales != nullptr) {
+      const std::int64_t block = k0 / w_.scale_columns;
+      job.scales += block * kernels_.panel_rows;
+      // One block that need not be a multiple of kPackAlign: it never ends.
+      job.scale_first = w_.scale_columns >= w_.columns ? detail::kPackAlign * w_.columns
+                                                       : (block + 1) * w_.scale_columns - k0;
     }
-    pack_(job, out);
+    return job;
+  }
+
+  // The panel's scales as [scale block][panel_rows], or null.
+  [[nodiscard]] const Acc* pack_scales(std::int64_t n, std::int64_t valid) const {
+    if (pack_ == nullptr || w_.scale == Scale::kNone) return nullptr;
+    const auto stored = [&] {
+      switch (w_.scale) {
+        case Scale::kE8M0:
+          return detail::kStoredE8M0;
+        case Scale::kBf16:
+          return detail::kStoredBf16;
+        default:
+          return detail::kStoredF32;
+      }
+    }();
+    const std::int64_t blocks = ceil_div(w_.columns, w_.scale_columns);
+    Acc* scales =
+        scratch<Acc>().scales.reserve((blocks + detail::kPackSlack) * kernels_.panel_rows);
+    const RowPointers rows =
+        row_pointers(n, valid, [&](std::int64_t row) { return detail::scale_row(w_, row); });
+    kernels_.pack[stored]({.rows = rows.data(),
+                           .valid = valid,
+                           .bytes = blocks * detail::scale_bytes(w_.scale),
+                           .count = blocks,
+                           .scales = nullptr,
+                           .scale_first = 0,
+                           .scale_columns = 0},
+                          scales);
+    return scales;
   }
 
   void pack_slowly(std::int64_t n, std::int64_t valid, std::int64_t k0, std::int64_t count,
@@ -321,13 +377,12 @@ class Product {
   std::int64_t depth_ = 0;
   bool whole_blocks_ = false;
   void (*pack_)(const PackJob<Acc>&, Acc*) = nullptr;
+  void (*direct_)(const PackJob<Acc>&, const TileJob<Acc>&) = nullptr;
   std::int64_t first_row_ = 0;
   std::int64_t m_ = 0;
   std::int64_t tiles_ = 0;
   Acc* packed_ = nullptr;
 };
-
-bool is_plain(Format format) { return format != Format::kFp8 && format != Format::kFp4; }
 
 void check(const WeightView& w) {
   assert(w.rows >= 0 && w.columns >= 0 && w.stride >= 0);
@@ -335,7 +390,6 @@ void check(const WeightView& w) {
   assert(w.format != Format::kFp4 || w.stride % 2 == 0);
   assert(w.scale == Scale::kNone || (w.scale_rows > 0 && w.scale_columns > 0));
   static_cast<void>(w);
-  static_cast<void>(is_plain);
 }
 
 template <class Acc>

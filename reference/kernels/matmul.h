@@ -37,7 +37,7 @@ struct WeightView {
 //   partial sums are added up in a second FP32 accumulator (facts 2.2: 128 for FP8, 32 for FP4);
 //   weights are decoded with their scales, which is the same as scaling the partial sum as long as
 //   scales are powers of two.
-// Uses all cores (OpenMP) unless called inside a parallel region.
+// Uses all cores (parallel.h) unless called inside a parallel loop.
 template <class T, class Acc>
 void matmul(const T* x, std::int64_t m, std::int64_t x_stride, const WeightView& w, Acc* y,
             std::int64_t y_stride = 0, std::int64_t block = 0);

@@ -32,6 +32,7 @@ struct Floats {
   static __m256 broadcast(const float* p) { return _mm256_broadcast_ss(p); }
   static __m256 fma(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
   static __m256 add(__m256 a, __m256 b) { return _mm256_add_ps(a, b); }
+  static __m256 mul(__m256 a, __m256 b) { return _mm256_mul_ps(a, b); }
   static void store(float* p, __m256 v) { _mm256_storeu_ps(p, v); }
   static void store_some(float* p, __m256 v, std::int64_t n) {
     _mm256_maskstore_ps(p, first_floats(n), v);
@@ -49,6 +50,7 @@ struct Doubles {
   static __m256d broadcast(const double* p) { return _mm256_broadcast_sd(p); }
   static __m256d fma(__m256d a, __m256d b, __m256d c) { return _mm256_fmadd_pd(a, b, c); }
   static __m256d add(__m256d a, __m256d b) { return _mm256_add_pd(a, b); }
+  static __m256d mul(__m256d a, __m256d b) { return _mm256_mul_pd(a, b); }
   static void store(double* p, __m256d v) { _mm256_storeu_pd(p, v); }
   static void store_some(double* p, __m256d v, std::int64_t n) {
     _mm256_maskstore_pd(p, first_doubles(n), v);
@@ -67,9 +69,17 @@ __m256 from_e4m3(__m256i top) {
       _mm256_castsi256_ps(_mm256_add_epi32(magnitude, _mm256_set1_epi32(120 << 23)));
   const __m256 repaired = _mm256_fmsub_ps(normal, _mm256_set1_ps(2.0F), _mm256_set1_ps(0x1p-6F));
   const __m256 value = _mm256_blendv_ps(normal, repaired, _mm256_castsi256_ps(subnormal));
-  const __m256i sign =
-      _mm256_and_si256(top, _mm256_set1_epi32(static_cast<int>(0x80000000U)));
+  const __m256i sign = _mm256_and_si256(top, _mm256_set1_epi32(static_cast<int>(0x80000000U)));
   return _mm256_or_ps(value, _mm256_castsi256_ps(_mm256_or_si256(infinity_bits, sign)));
+}
+
+// As in the AVX-512 unit.
+__m256 from_e8m0(__m256i words) {
+  const __m256i codes = _mm256_and_si256(words, _mm256_set1_epi32(0xff));
+  const __m256i ends = _mm256_or_si256(_mm256_cmpeq_epi32(codes, _mm256_setzero_si256()),
+                                       _mm256_cmpeq_epi32(codes, _mm256_set1_epi32(0xff)));
+  return _mm256_castsi256_ps(_mm256_or_si256(
+      _mm256_slli_epi32(codes, 23), _mm256_and_si256(ends, _mm256_set1_epi32(0x00400000))));
 }
 
 struct Packing {
@@ -77,6 +87,9 @@ struct Packing {
   static constexpr int kWidth = 8;
   static __m256i load(const std::uint32_t* words) {
     return _mm256_load_si256(reinterpret_cast<const __m256i*>(words));
+  }
+  static void prefetch(const std::uint8_t* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
   }
 
   // words[j][r] = word j behind rows[r] + offset; what lies beyond `bytes` reads as 0.
@@ -124,9 +137,12 @@ struct Packing {
       const __m256 magnitude =
           _mm256_permutevar8x32_ps(table, kJ == 0 ? words : _mm256_srli_epi32(words, 4 * kJ));
       const __m256i top = kJ == 7 ? words : _mm256_slli_epi32(words, 28 - 4 * kJ);
-      return _mm256_or_ps(magnitude, _mm256_and_ps(_mm256_castsi256_ps(top), _mm256_set1_ps(-0.0F)));
+      return _mm256_or_ps(magnitude,
+                          _mm256_and_ps(_mm256_castsi256_ps(top), _mm256_set1_ps(-0.0F)));
     } else if constexpr (kFormat == kStoredFp8) {
       return from_e4m3(kJ == 3 ? words : _mm256_slli_epi32(words, 24 - 8 * kJ));
+    } else if constexpr (kFormat == kStoredE8M0) {
+      return from_e8m0(kJ == 0 ? words : _mm256_srli_epi32(words, 8 * kJ));
     } else if constexpr (kFormat == kStoredBf16) {
       return _mm256_castsi256_ps(
           kJ == 0 ? _mm256_slli_epi32(words, 16)
@@ -134,47 +150,36 @@ struct Packing {
     } else if constexpr (kFormat == kStoredF16) {
       const __m256i low = kJ == 0 ? _mm256_and_si256(words, _mm256_set1_epi32(0xffff))
                                   : _mm256_srli_epi32(words, 16);
-      return _mm256_cvtph_ps(_mm_packus_epi32(_mm256_castsi256_si128(low),
-                                              _mm256_extracti128_si256(low, 1)));
+      return _mm256_cvtph_ps(
+          _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1)));
     } else {
       return _mm256_castsi256_ps(words);
     }
   }
 
-  template <bool kScaled>
-  static void put(__m256 value, const float* scale, float* out) {
-    _mm256_storeu_ps(out, kScaled ? _mm256_mul_ps(value, _mm256_loadu_ps(scale)) : value);
+  static void widen(__m256 value, __m256 (&out)[1]) { out[0] = value; }
+  static void widen(__m256 value, __m256d (&out)[2]) {
+    out[0] = _mm256_cvtps_pd(_mm256_castps256_ps128(value));
+    out[1] = _mm256_cvtps_pd(_mm256_extractf128_ps(value, 1));
   }
-  template <bool kScaled>
-  static void put(__m256 value, const double* scale, double* out) {
-    put_halves<kScaled>(_mm256_cvtps_pd(_mm256_castps256_ps128(value)),
-                        _mm256_cvtps_pd(_mm256_extractf128_ps(value, 1)), scale, out);
-  }
-  template <bool kScaled, class Acc>
-  static void put_double(__m256i low, __m256i high, const Acc* scale, Acc* out) {
+  static void join(__m256i low, __m256i high, __m256d (&out)[2]) {
     const __m256i a = _mm256_unpacklo_epi32(low, high);  // rows 0 1 | 4 5
     const __m256i b = _mm256_unpackhi_epi32(low, high);  // rows 2 3 | 6 7
-    put_halves<kScaled>(_mm256_castsi256_pd(_mm256_permute2x128_si256(a, b, 0x20)),
-                        _mm256_castsi256_pd(_mm256_permute2x128_si256(a, b, 0x31)), scale, out);
+    out[0] = _mm256_castsi256_pd(_mm256_permute2x128_si256(a, b, 0x20));
+    out[1] = _mm256_castsi256_pd(_mm256_permute2x128_si256(a, b, 0x31));
   }
-
- private:
-  template <bool kScaled>
-  static void put_halves(__m256d low, __m256d high, const double* scale, double* out) {
-    _mm256_storeu_pd(out, kScaled ? _mm256_mul_pd(low, _mm256_loadu_pd(scale)) : low);
-    _mm256_storeu_pd(out + 4, kScaled ? _mm256_mul_pd(high, _mm256_loadu_pd(scale + 4)) : high);
-  }
-  template <bool kScaled>
-  static void put_halves(__m256d low, __m256d high, const float* scale, float* out) {
-    put<kScaled>(_mm256_set_m128(_mm256_cvtpd_ps(high), _mm256_cvtpd_ps(low)), scale, out);
+  static void join(__m256i low, __m256i high, __m256 (&out)[1]) {
+    __m256d halves[2];
+    join(low, high, halves);
+    out[0] = _mm256_set_m128(_mm256_cvtpd_ps(halves[1]), _mm256_cvtpd_ps(halves[0]));
   }
 };
 
 }  // namespace
 
 // 12 of the 16 registers accumulate.
-constinit const Kernels<double> kAvx2Double = kernels_of<Packing, Doubles, 8, 6>();
-constinit const Kernels<float> kAvx2Float = kernels_of<Packing, Floats, 24, 4>();
+constinit const Kernels<double> kAvx2Double = Assemble<Packing, Doubles, 8, 6>::kernels();
+constinit const Kernels<float> kAvx2Float = Assemble<Packing, Floats, 24, 4>::kernels();
 
 }  // namespace foretoken::reference::detail
 

@@ -8,8 +8,17 @@
 
 namespace foretoken::reference::detail {
 
-// Code of one element, in the order of WeightView::Format.
-constexpr int kFormats = 6;
+// How numbers are stored, as WeightView::Format and WeightView::Scale have them.
+enum Stored : int {
+  kStoredF64,
+  kStoredF32,
+  kStoredF16,
+  kStoredBf16,
+  kStoredFp8,
+  kStoredFp4,
+  kStoredE8M0,
+  kStoredFormats
+};
 constexpr std::int64_t kMaxPanelRows = 64;
 // Packing may write this many k beyond the last one asked for.
 constexpr std::int64_t kPackSlack = 8;
@@ -21,7 +30,7 @@ template <class Acc>
 struct PackJob {
   const std::uint8_t* const* rows;  // kMaxPanelRows pointers, all of them readable
   std::int64_t valid;               // rows wanted
-  std::int64_t bytes;               // readable behind each pointer, for these k
+  std::int64_t bytes;               // readable behind each pointer
   std::int64_t count;               // k wanted
   // [scale block][panel_rows]; null: none. The first block covers the first `scale_first` k, each
   // further one `scale_columns`, all multiples of kPackAlign.
@@ -46,12 +55,20 @@ struct TileJob {
   std::int64_t y_stride;
 };
 
+constexpr std::int64_t kMaxDirectRows = 4;
+
 template <class Acc>
 struct Kernels {
   std::int64_t panel_rows;
   std::int64_t tile_rows;  // most input rows a tile has
-  void (*pack[kFormats])(const PackJob<Acc>&, Acc* panel);  // null: decode element by element
+  // By stored format. Scales are packed like weights. Null: decode one by one.
+  void (*pack[kStoredFormats])(const PackJob<Acc>&, Acc* panel);
   void (*tile)(const TileJob<Acc>&);
+  // Packing and product in one for few inputs (tile.rows - 1 is the second index): decoded weights
+  // are used at once and never stored. All k in one go; they and block are multiples of kPackAlign,
+  // and tile.panel, tile.count and tile.first are not looked at. FP8 and FP4 have scales, the
+  // others none. Null: there is none.
+  void (*direct[kStoredFormats][kMaxDirectRows])(const PackJob<Acc>&, const TileJob<Acc>&);
 };
 
 extern const Kernels<double> kPortableDouble;

@@ -16,6 +16,7 @@ struct One {
   static T broadcast(const T* p) { return *p; }
   static T fma(T a, T b, T c) { return std::fma(a, b, c); }
   static T add(T a, T b) { return a + b; }
+  static T mul(T a, T b) { return a * b; }
   static void store(T* p, T value) { *p = value; }
   static void store_some(T* p, T value, std::int64_t) { *p = value; }
 };
@@ -23,8 +24,8 @@ struct One {
 }  // namespace
 
 constinit const Kernels<double> kPortableDouble = {
-    .panel_rows = 4, .tile_rows = 2, .pack = {}, .tile = any_tile<One<double>, 4, 2>};
+    .panel_rows = 4, .tile_rows = 2, .pack = {}, .tile = any_tile<One<double>, 4, 2>, .direct = {}};
 constinit const Kernels<float> kPortableFloat = {
-    .panel_rows = 4, .tile_rows = 2, .pack = {}, .tile = any_tile<One<float>, 4, 2>};
+    .panel_rows = 4, .tile_rows = 2, .pack = {}, .tile = any_tile<One<float>, 4, 2>, .direct = {}};
 
 }  // namespace foretoken::reference::detail

@@ -2,7 +2,8 @@
 // instruction sets' own translation units only, each of which gets its own copy.
 //
 // A vector type V has Scalar, kWidth, and static zero(), load(p), load_some(p, n), broadcast(p),
-// fma(a, b, c), add(a, b), store(p, v), store_some(p, v, n); `some` are the first n elements.
+// fma(a, b, c), add(a, b), mul(a, b), store(p, v), store_some(p, v, n); `some` are the first n
+// elements.
 #pragma once
 
 #include <cstdint>

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <type_traits>
 
+#include "reference/kernels/parallel.h"
 #include "reference/model/tensor_names.h"
 #include "reference/ops/norm.h"
 #include "sim/base/error.h"
@@ -26,8 +27,8 @@ constexpr std::int64_t kHeadBytes = 64 << 20;  // of the head's rows mapped at o
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// Dtypes of a product: FP8 codes meet FP8 or FP4 weights, everything else runs in BF16; FP32 weights
-// take the tensor cores' FP32 form.
+// Dtypes of a product: FP8 codes meet FP8 or FP4 weights, everything else runs in BF16; FP32
+// weights take the tensor cores' FP32 form.
 Dtype product_dtype(Dtype weight, bool quantised) {
   if (weight == Dtype::kFp32) return Dtype::kTf32;
   return quantised ? Dtype::kFp8 : Dtype::kBf16;
@@ -44,9 +45,9 @@ Engine<T, Acc>::Engine(const ReferenceSetup& setup)
       weights_(setup.checkpoint, setup.model),
       numerics_{setup.options.carrier == Carrier::kBf16},
       hyper_(setup.model.family == Family::kDeepseekV4),
-      quantise_cache_(setup.options.cache_quantisation == Switch::kOn ||
-                      (setup.options.cache_quantisation == Switch::kAuto &&
-                       setup.mathematics.quantised)),
+      quantise_cache_(
+          setup.options.cache_quantisation == Switch::kOn ||
+          (setup.options.cache_quantisation == Switch::kAuto && setup.mathematics.quantised)),
       activation_scale_(setup.mathematics.power_of_two_scales ? kFp8Activation
                                                               : kFp8ActivationUnrounded) {
   hyper_shape_ = {.streams = model_.streams,
@@ -65,9 +66,9 @@ Engine<T, Acc>::Engine(const ReferenceSetup& setup)
     index_bytes_ = quantise_cache_ ? model_.index_dim / 2 + ceil_div(model_.index_dim, 32)
                                    : workloads::element_bytes(plain, model_.index_dim);
   } else {
-    entry_bytes_ = quantise_cache_ ? model_.head_dim + 4 * ceil_div(model_.head_dim, 128) +
-                                         2 * model_.rope_dim
-                                   : workloads::element_bytes(plain, model_.head_dim + model_.rope_dim);
+    entry_bytes_ = quantise_cache_
+                       ? model_.head_dim + 4 * ceil_div(model_.head_dim, 128) + 2 * model_.rope_dim
+                       : workloads::element_bytes(plain, model_.head_dim + model_.rope_dim);
     index_bytes_ = quantise_cache_ ? model_.index_dim + 4 * ceil_div(model_.index_dim, 128)
                                    : workloads::element_bytes(plain, model_.index_dim);
   }
@@ -135,8 +136,7 @@ void Engine<T, Acc>::apply(const WeightView& view, const T* x, std::int64_t m, T
   }
   product_.resize(static_cast<std::size_t>(m * view.rows));
   matmul<T, Acc>(x, m, x_stride, view, product_.data(), 0, block);
-#pragma omp parallel for schedule(static) if (m * view.rows > 200'000)
-  for (std::int64_t i = 0; i < m; ++i) {
+  parallel_for(m, m * view.rows, [&](std::int64_t i) {
     const Acc* from = product_.data() + i * view.rows;
     T* to = y + i * y_stride;
     if (wide) {
@@ -144,7 +144,7 @@ void Engine<T, Acc>::apply(const WeightView& view, const T* x, std::int64_t m, T
     } else {
       for (std::int64_t j = 0; j < view.rows; ++j) to[j] = numerics_.narrow(from[j]);
     }
-  }
+  });
 }
 
 template <class T, class Acc>
@@ -158,11 +158,10 @@ template <class T, class Acc>
 std::vector<T> Engine<T, Acc>::quantise_rows(const T* x, std::int64_t rows,
                                              std::int64_t width) const {
   std::vector<T> out(x, x + rows * width);
-#pragma omp parallel for schedule(static) if (rows * width > 100'000)
-  for (std::int64_t r = 0; r < rows; ++r) {
+  parallel_for(rows, 8 * rows * width, [&](std::int64_t r) {
     fake_quantise_e4m3(std::span<T>(out.data() + r * width, static_cast<std::size_t>(width)),
                        math_.activation_group, activation_scale_);
-  }
+  });
   return out;
 }
 
@@ -183,8 +182,8 @@ Op Engine<T, Acc>::linear_op(const Linear& w, std::int64_t m, std::int64_t n, st
 template <class T, class Acc>
 Op Engine<T, Acc>::plain_op(const Linear& w, std::int64_t m, std::int64_t n, std::int64_t k,
                             Dtype output) const {
-  return workloads::Gemm{m,       n,      k, 1, Dtype::kBf16, w.dtype, Dtype::kBf16, output,
-                         model_.storage.fp8_block};
+  return workloads::Gemm{
+      m, n, k, 1, Dtype::kBf16, w.dtype, Dtype::kBf16, output, model_.storage.fp8_block};
 }
 
 template <class T, class Acc>
@@ -228,8 +227,7 @@ RunResult Engine<T, Acc>::logits(const std::vector<T>& streams, std::int64_t tok
   }
   const bool wanted = context.sink != nullptr && context.sink->wants(dump_name);
   const std::int64_t from = all ? 0 : tokens - 1;
-  const Component component =
-      context.prefix.empty() ? Component::kLmHead : Component::kDraft;
+  const Component component = context.prefix.empty() ? Component::kLmHead : Component::kDraft;
   RunResult result;
   Dtype head_dtype = Dtype::kFp32;
   for (std::int64_t first = from; first < tokens; first += kTokens) {
@@ -269,10 +267,10 @@ RunResult Engine<T, Acc>::logits(const std::vector<T>& streams, std::int64_t tok
     const std::int64_t m = tokens - from;
     Id id = context.input;
     if (hyper_) {
-      id = record(context, Role::kHeadMerge, Component::kOther,
-                  workloads::HyperConnection{workloads::HyperPhase::kHead, m, n, d, n, 0,
-                                             Dtype::kFp32},
-                  {id});
+      id = record(
+          context, Role::kHeadMerge, Component::kOther,
+          workloads::HyperConnection{workloads::HyperPhase::kHead, m, n, d, n, 0, Dtype::kFp32},
+          {id});
     }
     id = record_vector(context, Role::kFinalNorm, VectorKind::kNorm, m, d, Dtype::kBf16,
                        Dtype::kBf16, {id}, d);
@@ -342,9 +340,8 @@ RunResult Engine<T, Acc>::run(const RunRequest& request) {
   context.prefix.clear();
   context.input = kNone;
   if (recorder != nullptr) recorder->begin("head", -1);
-  RunResult result =
-      logits(streams, chunk.size(), "", hyper_ ? "norm.weight" : "model.norm.weight", "logits",
-             request.all_logits, context);
+  RunResult result = logits(streams, chunk.size(), "", hyper_ ? "norm.weight" : "model.norm.weight",
+                            "logits", request.all_logits, context);
   if (!drafts_.empty()) feed_drafts(streams, request);
   return result;
 }
@@ -407,7 +404,8 @@ void Engine<T, Acc>::run_draft(Draft& draft, std::int64_t until, bool last_logit
   const std::vector<T> eq = quantises(e_proj) ? quantise_rows(e.data(), m, d) : std::vector<T>{};
   linear(e_proj, e.data(), eq.data(), m, projected.data());
   std::vector<T> streams(x.size());
-  const std::vector<T> xq = quantises(h_proj) ? quantise_rows(x.data(), m * n, d) : std::vector<T>{};
+  const std::vector<T> xq =
+      quantises(h_proj) ? quantise_rows(x.data(), m * n, d) : std::vector<T>{};
   linear(h_proj, x.data(), xq.data(), m * n, streams.data());
   for (std::int64_t t = 0; t < m; ++t) {
     for (std::int64_t j = 0; j < n; ++j) {
@@ -452,15 +450,16 @@ void Engine<T, Acc>::run_draft(Draft& draft, std::int64_t until, bool last_logit
 std::unique_ptr<ReferenceModel> make_reference(const ReferenceSetup& setup) {
   const Carrier carrier = setup.options.carrier;
   if (setup.model.family == Family::kDeepseekV41) {
-    throw base::UnsupportedError(
-        setup.model.name + ": the functional reference covers V4 and V3.2, not V4.1");
+    throw base::UnsupportedError(setup.model.name +
+                                 ": the functional reference covers V4 and V3.2, not V4.1");
   }
   if (setup.drafts && setup.model.family != Family::kDeepseekV4) {
     throw base::UnsupportedError(setup.model.name + ": only V4's MTP block can run");
   }
   if (setup.options.arithmetic == Arithmetic::kHardware) {
     if (carrier == Carrier::kF64) {
-      throw base::UnsupportedError("hardware arithmetic accumulates in FP32; use carrier f32 or bf16");
+      throw base::UnsupportedError(
+          "hardware arithmetic accumulates in FP32; use carrier f32 or bf16");
     }
     return std::make_unique<Engine<float, float>>(setup);
   }

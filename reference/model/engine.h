@@ -56,7 +56,7 @@ class Engine final : public ReferenceModel {
   struct Context {
     Sink* sink = nullptr;
     Recorder* recorder = nullptr;
-    std::string prefix;  // of dumped names: "layers.3", "mtp.0.shift1"
+    std::string prefix;   // of dumped names: "layers.3", "mtp.0.shift1"
     std::string weights;  // of tensor names: "layers.3", "mtp.0"
     Id input = kNone;     // the operator that made the block's input, inside the same block
   };
@@ -65,8 +65,8 @@ class Engine final : public ReferenceModel {
     std::int64_t block = 0;
     std::int64_t shift = 1;  // distance from a position to the token it is given
     LayerCache<T> cache;
-    std::int64_t length = 0;      // positions run
-    std::vector<T> pending;       // streams of positions from `length` on
+    std::int64_t length = 0;  // positions run
+    std::vector<T> pending;   // streams of positions from `length` on
   };
 
   // engine.cc
@@ -114,18 +114,16 @@ class Engine final : public ReferenceModel {
                                        std::int64_t k, workloads::Dtype output) const;
   Id record(const Context& context, workloads::Role role, workloads::Component component,
             const workloads::Op& op, std::initializer_list<Id> inputs) const {
-    return context.recorder == nullptr ? kNone
-                                       : context.recorder->add(role, component, op, inputs);
+    return context.recorder == nullptr ? kNone : context.recorder->add(role, component, op, inputs);
   }
   Id record_vector(const Context& context, workloads::Role role, workloads::VectorKind kind,
                    std::int64_t rows, std::int64_t width, workloads::Dtype in, workloads::Dtype out,
                    std::initializer_list<Id> inputs, std::int64_t weights = 0,
                    std::int64_t kv_write_bytes = 0) const {
     if (context.recorder == nullptr) return kNone;
-    return context.recorder->add(role, workloads::Component::kOther,
-                                 workloads::VectorOp{kind, rows, width, in, out, kv_write_bytes,
-                                                     weights},
-                                 inputs);
+    return context.recorder->add(
+        role, workloads::Component::kOther,
+        workloads::VectorOp{kind, rows, width, in, out, kv_write_bytes, weights}, inputs);
   }
   [[nodiscard]] workloads::Dtype index_dtype() const;
 
@@ -146,12 +144,12 @@ class Engine final : public ReferenceModel {
   const ReferenceOptions options_;
   const Weights weights_;
   const Numerics<T, Acc> numerics_;
-  const bool hyper_;              // V4: residual streams; V3.2: a plain residual
+  const bool hyper_;  // V4: residual streams; V3.2: a plain residual
   const bool quantise_cache_;
   const GroupScale activation_scale_;
   HyperShape hyper_shape_;
-  Rope window_rope_;              // V4: window-only layers; V3.2: all
-  Rope compressed_rope_;          // V4: layers with a compressor
+  Rope window_rope_;      // V4: window-only layers; V3.2: all
+  Rope compressed_rope_;  // V4: layers with a compressor
   // Bytes of cache rows in their serving formats.
   std::int64_t entry_bytes_ = 0;
   std::int64_t index_bytes_ = 0;

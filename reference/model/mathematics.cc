@@ -95,8 +95,8 @@ Mathematics read_mathematics(const base::ConfigFile& file, const workloads::Mode
     // YaRN's attention temperature enters V3.2's softmax scale squared (facts 5).
     const double temperature =
         m.yarn.factor > 1.0 ? 0.1 * mscale * std::log(m.yarn.factor) + 1.0 : 1.0;
-    m.softmax_scale = temperature * temperature /
-                      std::sqrt(static_cast<double>(model.nope_dim + model.rope_dim));
+    m.softmax_scale =
+        temperature * temperature / std::sqrt(static_cast<double>(model.nope_dim + model.rope_dim));
     v.check(model.rope_dim % 2 == 0, "qk_rope_head_dim", "'qk_rope_head_dim' has to be even");
     v.check(model.index_dim >= model.rope_dim, "index_head_dim",
             "'index_head_dim' is smaller than 'qk_rope_head_dim'");

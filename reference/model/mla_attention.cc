@@ -1,6 +1,7 @@
 // V3.2's attention half: MLA in its absorbed form with DSA's selection (facts 5).
 #include <cmath>
 
+#include "reference/kernels/parallel.h"
 #include "reference/model/engine.h"
 #include "reference/ops/attention.h"
 #include "reference/ops/norm.h"
@@ -53,8 +54,7 @@ Recorder::Id Engine<T, Acc>::mla_attention(const LayerSpec& /*layer*/, const Chu
   const Linear index_wk = weights_.linear(p + "indexer.wk.weight", index_dim, d);
   const auto key_norm = as<T>(weights_.vector(p + "indexer.k_norm.weight", index_dim));
   const auto key_bias = as<T>(weights_.vector(p + "indexer.k_norm.bias", index_dim));
-  const Linear index_weights =
-      weights_.linear(p + "indexer.weights_proj.weight", index_heads, d);
+  const Linear index_weights = weights_.linear(p + "indexer.weights_proj.weight", index_heads, d);
   const bool quantise_maps = options_.quantised_output_groups && quantises(kv_b);
   const bool quantise_x = quantises(q_a) || quantises(kv_a) || quantises(index_wk);
   const bool quantise_q = quantises(q_b) || quantises(index_wq);
@@ -90,8 +90,8 @@ Recorder::Id Engine<T, Acc>::mla_attention(const LayerSpec& /*layer*/, const Chu
 
     std::vector<T> x(size(d));
     rms_norm(numerics_, residual, norm.data(), math_.rms_eps, m, d, x.data());
-    const Id normed = record_vector(context, Role::kAttnNorm, VectorKind::kNorm, m, d,
-                                    Dtype::kBf16, Dtype::kBf16, {context.input}, d);
+    const Id normed = record_vector(context, Role::kAttnNorm, VectorKind::kNorm, m, d, Dtype::kBf16,
+                                    Dtype::kBf16, {context.input}, d);
     dump(context, ".attn.in", x, {d});
     std::vector<T> xq;
     Id xq_id = normed;
@@ -219,13 +219,12 @@ Recorder::Id Engine<T, Acc>::mla_attention(const LayerSpec& /*layer*/, const Chu
     }
     std::vector<T> iw(size(index_heads));
     apply(index_weights.view, x.data(), m, iw.data(), false, false);
-    const Acc scale = Acc{1} / std::sqrt(static_cast<Acc>(index_dim)) /
-                      std::sqrt(static_cast<Acc>(index_heads));
+    const Acc scale =
+        Acc{1} / std::sqrt(static_cast<Acc>(index_dim)) / std::sqrt(static_cast<Acc>(index_heads));
     for (T& v : iw) v = numerics_.narrow(static_cast<Acc>(v) * scale);
     const Id iw_id = record(context, Role::kIndexWeights, Component::kIndexerProjections,
                             plain_op(index_weights, m, index_heads, d, Dtype::kBf16), {normed});
-    const Selection selection =
-        select(iq.data(), iw.data(), m, first, 1, cache.keys, context);
+    const Selection selection = select(iq.data(), iw.data(), m, first, 1, cache.keys, context);
     std::int64_t scored = 0;
     std::int64_t attended = 0;
     for (std::int64_t t = 0; t < m; ++t) {
@@ -241,14 +240,13 @@ Recorder::Id Engine<T, Acc>::mla_attention(const LayerSpec& /*layer*/, const Chu
 
     // Attention over the chosen latents, then the value half of kv_b.
     std::vector<T> latent(size(heads * c));
-#pragma omp parallel for schedule(dynamic) if (m > 1)
-    for (std::int64_t t = 0; t < m; ++t) {
-      const std::array<KeyRun<T>, 1> runs = {
-          KeyRun<T>{cache.entries.data(), c + rd, 0,
-                    selection.chosen[static_cast<std::size_t>(t)]}};
+    const std::int64_t work = heads * (2 * c + rd) * attended;
+    parallel_for(m, work, [&](std::int64_t t) {
+      const std::array<KeyRun<T>, 1> runs = {KeyRun<T>{
+          cache.entries.data(), c + rd, 0, selection.chosen[static_cast<std::size_t>(t)]}};
       attend(numerics_, shape, absorbed.data() + t * heads * (c + rd),
              std::span<const KeyRun<T>>(runs), nullptr, latent.data() + t * heads * c);
-    }
+    });
     Id o_id = record(context, Role::kAttention, Component::kCoreAttention,
                      workloads::Attention{m, heads, c + rd, c, attended, attended * entry_bytes_,
                                           (first + m) * entry_bytes_, Dtype::kBf16, Dtype::kBf16,
@@ -263,8 +261,7 @@ Recorder::Id Engine<T, Acc>::mla_attention(const LayerSpec& /*layer*/, const Chu
     std::vector<T> o(size(heads * vd));
     for (std::int64_t h = 0; h < heads; ++h) {
       const WeightView view = decode_map(h * (nope + vd) + nope, vd);
-      apply(view, latent.data() + h * c, m, o.data() + h * vd, false, false, heads * c,
-            heads * vd);
+      apply(view, latent.data() + h * c, m, o.data() + h * vd, false, false, heads * c, heads * vd);
     }
     o_id = record(context, Role::kAbsorbValue, Component::kOutputLowRank,
                   linear_op(kv_b, m, vd, c, heads, quantise_maps), {o_id});
@@ -280,8 +277,7 @@ Recorder::Id Engine<T, Acc>::mla_attention(const LayerSpec& /*layer*/, const Chu
                            linear_op(o_proj, m, d, heads * vd, 1, quantises(o_proj)), {o_id});
     dump(context, ".attn.out", y, {d});
     for (std::size_t i = 0; i < y.size(); ++i) {
-      residual[i] =
-          numerics_.narrow(static_cast<Acc>(residual[i]) + static_cast<Acc>(y[i]));
+      residual[i] = numerics_.narrow(static_cast<Acc>(residual[i]) + static_cast<Acc>(y[i]));
     }
     last = record_vector(context, Role::kAttnResidual, VectorKind::kResidual, m, d, Dtype::kBf16,
                          Dtype::kBf16, {y_id});
@@ -289,10 +285,9 @@ Recorder::Id Engine<T, Acc>::mla_attention(const LayerSpec& /*layer*/, const Chu
   return last;
 }
 
-#define FORETOKEN_INSTANTIATE(T, A)                                                             \
-  template Recorder::Id Engine<T, A>::mla_attention(const LayerSpec&, const Chunk&,             \
-                                                    const Context&, LayerCache<T>&,             \
-                                                    std::vector<T>&);
+#define FORETOKEN_INSTANTIATE(T, A)                  \
+  template Recorder::Id Engine<T, A>::mla_attention( \
+      const LayerSpec&, const Chunk&, const Context&, LayerCache<T>&, std::vector<T>&);
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)
 #undef FORETOKEN_INSTANTIATE
 

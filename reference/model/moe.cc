@@ -62,11 +62,11 @@ Recorder::Id Engine<T, Acc>::ffn(const LayerSpec& layer, const Chunk& chunk, con
     dump(context, ".hc_ffn.pre", pre, {n});
     dump(context, ".hc_ffn.post", post, {n});
     dump(context, ".hc_ffn.comb", comb, {n, n});
-    pre_id = record(context, Role::kHcFfnPre, Component::kHyperConnections,
-                    workloads::HyperConnection{workloads::HyperPhase::kPre, tokens, n, d,
-                                               hyper_shape_.mixes(),
-                                               hyper_shape_.sinkhorn_iterations, Dtype::kFp32},
-                    {pre_id});
+    pre_id = record(
+        context, Role::kHcFfnPre, Component::kHyperConnections,
+        workloads::HyperConnection{workloads::HyperPhase::kPre, tokens, n, d, hyper_shape_.mixes(),
+                                   hyper_shape_.sinkhorn_iterations, Dtype::kFp32},
+        {pre_id});
   } else {
     x = streams;
   }
@@ -108,9 +108,9 @@ Recorder::Id Engine<T, Acc>::ffn(const LayerSpec& layer, const Chunk& chunk, con
     dump(context, ".ffn.gate.indices", indices, {topk});
     const Id logits_id = record(context, Role::kRouter, Component::kRouter,
                                 plain_op(gate, tokens, model_.experts, d, Dtype::kFp32), {normed});
-    route_id = record(context, Role::kRoute, Component::kOther,
-                      workloads::Route{tokens, model_.experts, topk, layer.hash_routing},
-                      {logits_id});
+    route_id =
+        record(context, Role::kRoute, Component::kOther,
+               workloads::Route{tokens, model_.experts, topk, layer.hash_routing}, {logits_id});
   }
 
   // One gated network on `rows` rows: gate and up from `in` (or its quantised form), the activation
@@ -165,7 +165,8 @@ Recorder::Id Engine<T, Acc>::ffn(const LayerSpec& layer, const Chunk& chunk, con
   std::vector<T> y(size(tokens, d));
   Id y_id = kNone;
   // Pieces of the chunk for networks every token goes through.
-  const auto feed_all = [&](const Network& w, std::int64_t inner, double limit, std::vector<T>& out) {
+  const auto feed_all = [&](const Network& w, std::int64_t inner, double limit,
+                            std::vector<T>& out) {
     quantised_input(w);
     for (std::int64_t t = 0; t < tokens; t += kExpertRows) {
       const std::int64_t m = std::min(kExpertRows, tokens - t);
@@ -188,8 +189,8 @@ Recorder::Id Engine<T, Acc>::ffn(const LayerSpec& layer, const Chunk& chunk, con
       shared.resize(y.size());
       feed_all(w, inner, options_.clamp_shared_expert ? math_.swiglu_limit : 0.0, shared);
       record_quantised(quantises(w.gate));
-      shared_id = record_network(w, Role::kSharedGateUp, Role::kSharedSwiglu, Role::kSharedDown,
-                                 inner);
+      shared_id =
+          record_network(w, Role::kSharedGateUp, Role::kSharedSwiglu, Role::kSharedDown, inner);
     }
     std::vector<std::vector<Routed>> rows_of(static_cast<std::size_t>(model_.experts));
     for (std::int64_t t = 0; t < tokens; ++t) {
@@ -214,8 +215,8 @@ Recorder::Id Engine<T, Acc>::ffn(const LayerSpec& layer, const Chunk& chunk, con
       Network w = open(fmt::format("{}experts.{}.", f, e), inner);
       quantised_input(w);
       for (std::size_t at = 0; at < rows.size(); at += kExpertRows) {
-        const auto m = static_cast<std::int64_t>(
-            std::min<std::size_t>(kExpertRows, rows.size() - at));
+        const auto m =
+            static_cast<std::int64_t>(std::min<std::size_t>(kExpertRows, rows.size() - at));
         in.resize(size(m, d));
         in_q.resize(xq.empty() ? 0 : in.size());
         out.resize(in.size());
@@ -248,17 +249,16 @@ Recorder::Id Engine<T, Acc>::ffn(const LayerSpec& layer, const Chunk& chunk, con
       const Dtype weight = recorded.gate.dtype;
       const Dtype compute = weight == Dtype::kFp32 ? Dtype::kTf32 : activation;
       const std::int64_t rows = tokens * topk;
-      Id id = record(context, Role::kExpertGateUp, Component::kRoutedExperts,
-                     workloads::GroupedGemm{rows, model_.experts, active, 2 * inner, d, activation,
-                                            weight, compute, Dtype::kBf16,
-                                            model_.storage.fp8_block},
-                     {route_id, xq_id});
+      Id id =
+          record(context, Role::kExpertGateUp, Component::kRoutedExperts,
+                 workloads::GroupedGemm{rows, model_.experts, active, 2 * inner, d, activation,
+                                        weight, compute, Dtype::kBf16, model_.storage.fp8_block},
+                 {route_id, xq_id});
       id = record_vector(context, Role::kExpertSwiglu, VectorKind::kSwiglu, rows, inner,
                          Dtype::kBf16, activation, {id});
       y_id = record(context, Role::kExpertDown, Component::kRoutedExperts,
                     workloads::GroupedGemm{rows, model_.experts, active, d, inner, activation,
-                                           weight, compute, Dtype::kBf16,
-                                           model_.storage.fp8_block},
+                                           weight, compute, Dtype::kBf16, model_.storage.fp8_block},
                     {id});
       if (shared_id != kNone) {
         y_id = record_vector(context, Role::kSharedAdd, VectorKind::kResidual, tokens, d,
@@ -281,8 +281,8 @@ Recorder::Id Engine<T, Acc>::ffn(const LayerSpec& layer, const Chunk& chunk, con
                        Dtype::kBf16, {y_id});
 }
 
-#define FORETOKEN_INSTANTIATE(T, A)                                                              \
-  template Recorder::Id Engine<T, A>::ffn(const LayerSpec&, const Chunk&, const Context&,        \
+#define FORETOKEN_INSTANTIATE(T, A)                                                       \
+  template Recorder::Id Engine<T, A>::ffn(const LayerSpec&, const Chunk&, const Context&, \
                                           std::vector<T>&);
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)
 #undef FORETOKEN_INSTANTIATE

@@ -11,7 +11,7 @@ namespace foretoken::reference {
 enum class Switch : std::uint8_t { kAuto, kOn, kOff };
 
 struct ReferenceOptions {
-  Carrier carrier = Carrier::kF32;
+  Carrier carrier = Carrier::kF64;
   Arithmetic arithmetic = Arithmetic::kExact;
   // FP8 window and compressed entries, FP4 (V3.2: FP8) index queries and keys.
   Switch cache_quantisation = Switch::kAuto;

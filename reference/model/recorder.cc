@@ -9,7 +9,8 @@ namespace {
 
 using namespace workloads;  // NOLINT: a page of operator names
 
-// Adds the rows of `b` to `a`; what describes a weight or the whole sequence stays or is the larger.
+// Adds the rows of `b` to `a`; what describes a weight or the whole sequence stays or is the
+// larger.
 struct Merge {
   Op& into;
 
@@ -42,7 +43,9 @@ struct Merge {
     a.tokens += b.tokens;
     a.emitted += b.emitted;
   }
-  void operator()(const HyperConnection& b) const { std::get<HyperConnection>(into).tokens += b.tokens; }
+  void operator()(const HyperConnection& b) const {
+    std::get<HyperConnection>(into).tokens += b.tokens;
+  }
   void operator()(const VectorOp& b) const {
     auto& a = std::get<VectorOp>(into);
     a.rows += b.rows;

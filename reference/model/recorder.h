@@ -1,5 +1,5 @@
-// Writes down the operators a reference run executes, as the graph that the lowering builds from the
-// configuration alone.
+// Writes down the operators a reference run executes, as the graph that the lowering builds from
+// the configuration alone.
 #pragma once
 
 #include <cstdint>

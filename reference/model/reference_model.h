@@ -1,5 +1,5 @@
-// A whole model that runs: tokens in, logits out, with the caches and the compressor state a serving
-// engine would keep.
+// A whole model that runs: tokens in, logits out, with the caches and the compressor state a
+// serving engine would keep.
 #pragma once
 
 #include <cstdint>

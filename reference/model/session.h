@@ -26,8 +26,8 @@ struct Sampling {
   std::uint64_t seed = 0;
 };
 
-// The next token from logits: the largest (lowest id on ties), or drawn. `state` is the generator's,
-// advanced by a draw; the same seed gives the same tokens on every machine.
+// The next token from logits: the largest (lowest id on ties), or drawn. `state` is the
+// generator's, advanced by a draw; the same seed gives the same tokens on every machine.
 std::int32_t sample(const std::vector<double>& logits, const Sampling& sampling,
                     std::uint64_t& state);
 
@@ -35,9 +35,9 @@ struct SessionOptions {
   ReferenceOptions reference;
   std::int64_t prefill = 0;  // tokens in the first step; 0 = all
   std::vector<std::string> dump;
-  std::filesystem::path out;    // empty = no file
-  bool all_logits = true;       // of the prefill; decode steps have one each
-  std::int64_t generate = 0;    // further tokens
+  std::filesystem::path out;  // empty = no file
+  bool all_logits = true;     // of the prefill; decode steps have one each
+  std::int64_t generate = 0;  // further tokens
   bool stop_at_eos = true;
   Sampling sampling;
   std::ostream* trace = nullptr;  // every step's operators, one trace after another

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 
+#include "reference/kernels/parallel.h"
 #include "reference/model/engine.h"
 #include "reference/ops/attention.h"
 #include "reference/ops/norm.h"
@@ -92,8 +93,8 @@ typename Engine<T, Acc>::Selection Engine<T, Acc>::select(const T* q, const T* w
   Selection selection;
   selection.chosen.resize(static_cast<std::size_t>(tokens));
   std::vector<std::vector<T>> scores(static_cast<std::size_t>(tokens));
-#pragma omp parallel for schedule(dynamic) if (tokens > 1)
-  for (std::int64_t t = 0; t < tokens; ++t) {
+  const std::int64_t work = tokens * ((first + tokens) / ratio) * heads * width;
+  parallel_for(tokens, work, [&](std::int64_t t) {
     const std::int64_t visible = (first + t + 1) / ratio;
     std::vector<T>& row = scores[static_cast<std::size_t>(t)];
     row.resize(static_cast<std::size_t>(visible));
@@ -101,7 +102,7 @@ typename Engine<T, Acc>::Selection Engine<T, Acc>::select(const T* q, const T* w
                  visible, narrow, row.data());
     top_k(row.data(), visible, model_.index_topk, selection.chosen[static_cast<std::size_t>(t)]);
     if (!want_scores) std::vector<T>().swap(row);
-  }
+  });
   for (std::int64_t t = 0; t < tokens; ++t) {
     std::vector<std::int32_t>& chosen = selection.chosen[static_cast<std::size_t>(t)];
     if (want_scores) {
@@ -183,15 +184,14 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
     dump(context, ".hc_attn.pre", pre, {n});
     dump(context, ".hc_attn.post", post, {n});
     dump(context, ".hc_attn.comb", comb, {n, n});
-    const Id pre_id = record(context, Role::kHcAttnPre, Component::kHyperConnections,
-                             workloads::HyperConnection{workloads::HyperPhase::kPre, m, n, d,
-                                                        hyper_shape_.mixes(),
-                                                        hyper_shape_.sinkhorn_iterations,
-                                                        Dtype::kFp32},
-                             {context.input});
+    const Id pre_id = record(
+        context, Role::kHcAttnPre, Component::kHyperConnections,
+        workloads::HyperConnection{workloads::HyperPhase::kPre, m, n, d, hyper_shape_.mixes(),
+                                   hyper_shape_.sinkhorn_iterations, Dtype::kFp32},
+        {context.input});
     rms_norm(numerics_, x.data(), norm.data(), math_.rms_eps, m, d, x.data());
-    const Id normed = record_vector(context, Role::kAttnNorm, VectorKind::kNorm, m, d,
-                                    Dtype::kBf16, Dtype::kBf16, {pre_id}, d);
+    const Id normed = record_vector(context, Role::kAttnNorm, VectorKind::kNorm, m, d, Dtype::kBf16,
+                                    Dtype::kBf16, {pre_id}, d);
     dump(context, ".attn.in", x, {d});
 
     // Queries.
@@ -220,12 +220,11 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
     linear(wq_b, low.data(), lowq.data(), m, q.data());
     Id q_id = record(context, Role::kWqB, Component::kAttentionProjections,
                      linear_op(wq_b, m, heads * c, rank, 1, quantises(wq_b)), {low_id});
-#pragma omp parallel for schedule(static) if (m > 8)
-    for (std::int64_t t = 0; t < m; ++t) {
+    parallel_for(m, 8 * m * heads * c, [&](std::int64_t t) {
       T* row = q.data() + t * heads * c;
       head_norm(numerics_, row, math_.rms_eps, heads, c);
       rope.rotate_heads(numerics_, row + c - rd, heads, c, first + t);
-    }
+    });
     q_id = record_vector(context, Role::kQHeadNorm, VectorKind::kNorm, m * heads, c, Dtype::kBf16,
                          Dtype::kBf16, {q_id});
     q_id = record_vector(context, Role::kQRope, VectorKind::kRope, m * heads, rd, Dtype::kBf16,
@@ -263,9 +262,8 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
     Id entries_id = kNone;
     if (layer.ratio > 0) {
       const auto before = static_cast<std::ptrdiff_t>(cache.entries.size());
-      const std::int64_t emitted =
-          compress(numerics_, main, cache.main, x.data(), m, first, math_.rms_eps, rope, d,
-                   cache.entries);
+      const std::int64_t emitted = compress(numerics_, main, cache.main, x.data(), m, first,
+                                            math_.rms_eps, rope, d, cache.entries);
       for (std::int64_t i = 0; i < emitted && quantise_cache_; ++i) {
         T* entry = cache.entries.data() + before + i * c;
         fake_quantise_e4m3(std::span<T>(entry, static_cast<std::size_t>(c - rd)), kKvGroup,
@@ -294,9 +292,8 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
     Selection selection;
     if (indexed) {
       const auto before = static_cast<std::ptrdiff_t>(cache.keys.size());
-      const std::int64_t emitted =
-          compress(numerics_, index, cache.indexer, x.data(), m, first, math_.rms_eps, rope, d,
-                   cache.keys);
+      const std::int64_t emitted = compress(numerics_, index, cache.indexer, x.data(), m, first,
+                                            math_.rms_eps, rope, d, cache.keys);
       // Rotated by Hadamard, which spreads outliers before the FP4 rounding.
       const auto finish = [&](T* row) {
         const std::span<T> all(row, static_cast<std::size_t>(index_dim));
@@ -329,16 +326,14 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
 
       std::vector<T> iq(size(index_heads * index_dim));
       linear(index_wq, low.data(), lowq.data(), m, iq.data());
-      Id iq_id = record(context, Role::kIndexWqB, Component::kIndexerProjections,
-                        linear_op(index_wq, m, index_heads * index_dim, rank, 1,
-                                  quantises(index_wq)),
-                        {low_id});
-#pragma omp parallel for schedule(static) if (m > 8)
-      for (std::int64_t t = 0; t < m; ++t) {
+      Id iq_id = record(
+          context, Role::kIndexWqB, Component::kIndexerProjections,
+          linear_op(index_wq, m, index_heads * index_dim, rank, 1, quantises(index_wq)), {low_id});
+      parallel_for(m, 16 * m * index_heads * index_dim, [&](std::int64_t t) {
         T* row = iq.data() + t * index_heads * index_dim;
         rope.rotate_heads(numerics_, row + index_dim - rd, index_heads, index_dim, first + t);
         for (std::int64_t h = 0; h < index_heads; ++h) finish(row + h * index_dim);
-      }
+      });
       iq_id = record_vector(context, Role::kIndexRope, VectorKind::kRope, m * index_heads, rd,
                             Dtype::kBf16, Dtype::kBf16, {iq_id});
       iq_id = record_vector(context, Role::kIndexHadamard, VectorKind::kHadamard, m * index_heads,
@@ -368,8 +363,12 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
 
     // One softmax over window and entries.
     std::vector<T> o(size(heads * c));
-#pragma omp parallel for schedule(dynamic) if (m > 1)
-    for (std::int64_t t = 0; t < m; ++t) {
+    const std::int64_t entries_seen = layer.ratio == 0 ? 0
+                                      : indexed
+                                          ? std::min(model_.index_topk, (first + m) / layer.ratio)
+                                          : (first + m) / layer.ratio;
+    const std::int64_t work = m * heads * 2 * c * (std::min(first + m, window) + entries_seen);
+    parallel_for(m, work, [&](std::int64_t t) {
       const std::int64_t in_window = std::min(first + t + 1, window);
       std::array<KeyRun<T>, 2> runs{};
       runs[0] = {recent.data() + (earlier + t + 1 - in_window) * c, c, in_window, {}};
@@ -384,7 +383,7 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
       attend(numerics_, shape, q.data() + t * heads * c,
              std::span<const KeyRun<T>>(runs.data(), used), sink.data(), out);
       rope.rotate_heads(numerics_, out + c - rd, heads, c, first + t, true);
-    }
+    });
     Id o_id = kNone;
     if (context.recorder != nullptr) {
       std::int64_t window_keys = 0;
@@ -392,8 +391,8 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
       for (std::int64_t t = 0; t < m; ++t) {
         window_keys += std::min(first + t + 1, window);
         if (indexed) {
-          entry_keys += static_cast<std::int64_t>(
-              selection.chosen[static_cast<std::size_t>(t)].size());
+          entry_keys +=
+              static_cast<std::int64_t>(selection.chosen[static_cast<std::size_t>(t)].size());
         } else if (layer.ratio > 0) {
           entry_keys += (first + t + 1) / layer.ratio;
         }
@@ -401,12 +400,12 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
       const std::int64_t oldest = std::max<std::int64_t>(0, chunk.first - window + 1);
       std::int64_t distinct = (first + m - oldest) * entry_bytes_;
       if (layer.ratio > 0) distinct += (first + m) / layer.ratio * entry_bytes_;
-      o_id = record(context, Role::kAttention, Component::kCoreAttention,
-                    workloads::Attention{m, heads, c, c, window_keys + entry_keys,
-                                         (window_keys + entry_keys) * entry_bytes_, distinct,
-                                         Dtype::kBf16, Dtype::kBf16, indexed, chunk.size() == 1,
-                                         true},
-                    {q_id, kv_id, entries_id, selection_id});
+      o_id =
+          record(context, Role::kAttention, Component::kCoreAttention,
+                 workloads::Attention{m, heads, c, c, window_keys + entry_keys,
+                                      (window_keys + entry_keys) * entry_bytes_, distinct,
+                                      Dtype::kBf16, Dtype::kBf16, indexed, chunk.size() == 1, true},
+                 {q_id, kv_id, entries_id, selection_id});
       o_id = record_vector(context, Role::kInverseRope, VectorKind::kRope, m * heads, rd,
                            Dtype::kBf16, Dtype::kBf16, {o_id});
     }
@@ -439,9 +438,9 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
       apply(view, groups_in + g * group_width, m, mid.data() + row, false, quantise_groups,
             heads * c, groups * model_.o_rank);
     }
-    Id mid_id = record(context, Role::kWoA, Component::kOutputLowRank,
-                       linear_op(wo_a, m, model_.o_rank, group_width, groups, quantise_groups),
-                       {o_id});
+    Id mid_id =
+        record(context, Role::kWoA, Component::kOutputLowRank,
+               linear_op(wo_a, m, model_.o_rank, group_width, groups, quantise_groups), {o_id});
     std::vector<T> midq;
     if (quantises(wo_b)) {
       midq = quantise_rows(mid.data(), m, groups * model_.o_rank);
@@ -463,13 +462,12 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
   return last;
 }
 
-#define FORETOKEN_INSTANTIATE(T, A)                                                            \
-  template typename Engine<T, A>::Selection Engine<T, A>::select(                              \
-      const T*, const T*, std::int64_t, std::int64_t, std::int64_t, const std::vector<T>&,     \
-      const Context&);                                                                         \
-  template Recorder::Id Engine<T, A>::v4_attention(const LayerSpec&, const Chunk&,             \
-                                                   const Context&, LayerCache<T>&,             \
-                                                   std::vector<T>&);
+#define FORETOKEN_INSTANTIATE(T, A)                                                                \
+  template typename Engine<T, A>::Selection Engine<T, A>::select(                                  \
+      const T*, const T*, std::int64_t, std::int64_t, std::int64_t, const std::vector<T>&,         \
+      const Context&);                                                                             \
+  template Recorder::Id Engine<T, A>::v4_attention(const LayerSpec&, const Chunk&, const Context&, \
+                                                   LayerCache<T>&, std::vector<T>&);
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)
 #undef FORETOKEN_INSTANTIATE
 

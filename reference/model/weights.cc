@@ -70,8 +70,7 @@ Dtype workload_dtype(StorageDtype dtype) {
 
 // Bytes of one row as stored.
 std::uint64_t row_bytes(StorageDtype dtype, std::int64_t columns) {
-  return static_cast<std::uint64_t>(
-      is_packed(dtype) ? columns / 2 : columns * element_size(dtype));
+  return static_cast<std::uint64_t>(is_packed(dtype) ? columns / 2 : columns * element_size(dtype));
 }
 
 // "layers.N.ffn.experts.E." -> E, and what comes after; -1 when the name is another one.
@@ -132,7 +131,8 @@ Weights::Weights(const Checkpoint& checkpoint, const workloads::ModelSpec& model
   transformers_ = model.family == workloads::Family::kDeepseekV4 &&
                   checkpoint.find("embed.weight") == nullptr &&
                   checkpoint.find("model.embed_tokens.weight") != nullptr;
-  const std::int64_t drafts = transformers_ ? 0 : static_cast<std::int64_t>(model.draft_layers.size());
+  const std::int64_t drafts =
+      transformers_ ? 0 : static_cast<std::int64_t>(model.draft_layers.size());
   for_each_needed_tensor(model, [&](const TensorNeed& need) {
     if (drafts == 0 && need.name.rfind("mtp.", 0) == 0) return;
     if (need.kind != TensorNeed::Kind::kInteger) {
@@ -213,8 +213,8 @@ void Weights::check(const std::string& name, std::int64_t rows, std::int64_t col
   }
   const StoredTensor& scale = *locate_scale(name).tensor;
   const bool fp4 = is_packed(info.dtype);
-  const std::vector<std::int64_t> scale_shape = {
-      fp4 ? rows : ceil_div(rows, fp8_block_), ceil_div(columns, fp4 ? kFp4Block : fp8_block_)};
+  const std::vector<std::int64_t> scale_shape = {fp4 ? rows : ceil_div(rows, fp8_block_),
+                                                 ceil_div(columns, fp4 ? kFp4Block : fp8_block_)};
   if (scale.info->shape != scale_shape) {
     fail(scale, fmt::format("has shape {}; the weight beside it asks for {}",
                             shape_text(scale.info->shape), shape_text(scale_shape)));

@@ -21,7 +21,7 @@ struct Linear {
   MappedBytes scale_data;
   WeightView view;
   workloads::Dtype dtype = workloads::Dtype::kFp32;  // as stored
-  bool narrow = false;  // FP8 or FP4: its input may be quantised first
+  bool narrow = false;                               // FP8 or FP4: its input may be quantised first
 
   // Rows [first, first + count) as a view; scale blocks must not be cut (see aligned()).
   [[nodiscard]] WeightView rows(std::int64_t first, std::int64_t count) const;

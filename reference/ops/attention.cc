@@ -72,8 +72,8 @@ void attend(const Numerics<T, Acc>& numerics, const AttentionShape& shape, const
   }
 }
 
-#define FORETOKEN_INSTANTIATE(T, A)                                                           \
-  template void attend(const Numerics<T, A>&, const AttentionShape&, const T*,                \
+#define FORETOKEN_INSTANTIATE(T, A)                                            \
+  template void attend(const Numerics<T, A>&, const AttentionShape&, const T*, \
                        std::span<const KeyRun<T>>, const float*, T*);
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)
 #undef FORETOKEN_INSTANTIATE

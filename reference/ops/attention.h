@@ -30,9 +30,9 @@ struct KeyRun {
   }
 };
 
-// q [heads, key_width], out [heads, value_width]. Weights are exp(z - max z) in Acc (rounded to BF16
-// for the value product when the carrier is), their sum taken in key order with exp(sink - max z) at
-// the end. `sink` may be null: no sink. No keys at all: zeros.
+// q [heads, key_width], out [heads, value_width]. Weights are exp(z - max z) in Acc (rounded to
+// BF16 for the value product when the carrier is), their sum taken in key order with exp(sink - max
+// z) at the end. `sink` may be null: no sink. No keys at all: zeros.
 template <class T, class Acc>
 void attend(const Numerics<T, Acc>& numerics, const AttentionShape& shape, const T* q,
             std::span<const KeyRun<T>> keys, const float* sink, T* out);

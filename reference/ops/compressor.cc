@@ -25,7 +25,8 @@ bool CompressorState<T>::push(const Numerics<T, Acc>& numerics, std::int64_t pos
   for (std::int64_t i = 0; i < projected; ++i) {
     values[i] = numerics.wide(value[i]);
     // The projection is stored before the bias is added.
-    scores[i] = numerics.wide(static_cast<Acc>(numerics.wide(score[i])) + static_cast<Acc>(bias[i]));
+    scores[i] =
+        numerics.wide(static_cast<Acc>(numerics.wide(score[i])) + static_cast<Acc>(bias[i]));
   }
   if (place + 1 != shape_.ratio) return false;
 
@@ -36,7 +37,8 @@ bool CompressorState<T>::push(const Numerics<T, Acc>& numerics, std::int64_t pos
       return static_cast<std::size_t>(slot * projected + (current ? shape_.width : 0) + c);
     };
     Acc most = -std::numeric_limits<Acc>::infinity();
-    for (std::int64_t s = 0; s < slots; ++s) most = std::max(most, static_cast<Acc>(scores_[at(s)]));
+    for (std::int64_t s = 0; s < slots; ++s)
+      most = std::max(most, static_cast<Acc>(scores_[at(s)]));
     Acc sum = 0;
     Acc pooled = 0;
     for (std::int64_t s = 0; s < slots; ++s) {
@@ -59,9 +61,9 @@ bool CompressorState<T>::push(const Numerics<T, Acc>& numerics, std::int64_t pos
 
 template class CompressorState<double>;
 template class CompressorState<float>;
-#define FORETOKEN_INSTANTIATE(T, A)                                                       \
-  template bool CompressorState<T>::push(const Numerics<T, A>&, std::int64_t, const A*,   \
-                                         const A*, const float*, T*);
+#define FORETOKEN_INSTANTIATE(T, A)                                                               \
+  template bool CompressorState<T>::push(const Numerics<T, A>&, std::int64_t, const A*, const A*, \
+                                         const float*, T*);
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)
 #undef FORETOKEN_INSTANTIATE
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "reference/kernels/matmul.h"
+#include "reference/kernels/parallel.h"
 
 namespace foretoken::reference {
 
@@ -26,14 +27,13 @@ void mix_streams(const Numerics<T, Acc>& numerics, const HyperShape& shape, cons
   view.columns = wide;
   std::vector<Acc> product(static_cast<std::size_t>(tokens * outputs));
   matmul<T, Acc>(x, tokens, wide, view, product.data());
-#pragma omp parallel for schedule(static) if (tokens * wide > 100'000)
-  for (std::int64_t t = 0; t < tokens; ++t) {
+  parallel_for(tokens, 2 * tokens * wide, [&](std::int64_t t) {
     const Acc mean = sum_of_squares<Acc>(x + t * wide, wide) / static_cast<Acc>(wide);
     const Acc scale = Acc{1} / std::sqrt(mean + static_cast<Acc>(shape.rms_eps));
     for (std::int64_t i = t * outputs; i < (t + 1) * outputs; ++i) {
       mixes[i] = numerics.wide(product[static_cast<std::size_t>(i)] * scale);
     }
-  }
+  });
 }
 
 template <class T, class Acc>
@@ -92,7 +92,8 @@ void hyper_weights(const Numerics<T, Acc>& numerics, const HyperShape& shape,
     mix.post[j] = numerics.wide(Acc{2} * sigmoid(logit(n + j, 1)));
   }
   std::vector<Acc> square(static_cast<std::size_t>(n * n));
-  for (std::int64_t i = 0; i < n * n; ++i) square[static_cast<std::size_t>(i)] = logit(2 * n + i, 2);
+  for (std::int64_t i = 0; i < n * n; ++i)
+    square[static_cast<std::size_t>(i)] = logit(2 * n + i, 2);
   sinkhorn(square.data(), n, shape.sinkhorn_iterations, shape.eps);
   for (std::int64_t i = 0; i < n * n; ++i) {
     mix.comb[i] = numerics.wide(square[static_cast<std::size_t>(i)]);
@@ -118,28 +119,24 @@ void hyper_post(const Numerics<T, Acc>& numerics, const HyperShape& shape, const
                 const T* post, const T* comb, std::int64_t tokens, T* x) {
   const std::int64_t n = shape.streams;
   const std::int64_t d = shape.hidden;
-#pragma omp parallel if (tokens * n * d > 100'000)
-  {
-    std::vector<Acc> mixed(static_cast<std::size_t>(n));
-#pragma omp for schedule(static)
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      T* streams = x + t * n * d;
-      for (std::int64_t i = 0; i < d; ++i) {
-        const Acc out = static_cast<Acc>(y[t * d + i]);
-        for (std::int64_t k = 0; k < n; ++k) {
-          Acc sum = 0;
-          for (std::int64_t j = 0; j < n; ++j) {
-            sum += static_cast<Acc>(comb[(t * n + j) * n + k]) *
-                   static_cast<Acc>(streams[j * d + i]);
-          }
-          mixed[static_cast<std::size_t>(k)] = static_cast<Acc>(post[t * n + k]) * out + sum;
+  parallel_for(tokens, 2 * tokens * n * n * d, [&](std::int64_t t) {
+    thread_local std::vector<Acc> mixed;
+    mixed.resize(static_cast<std::size_t>(n));
+    T* streams = x + t * n * d;
+    for (std::int64_t i = 0; i < d; ++i) {
+      const Acc out = static_cast<Acc>(y[t * d + i]);
+      for (std::int64_t k = 0; k < n; ++k) {
+        Acc sum = 0;
+        for (std::int64_t j = 0; j < n; ++j) {
+          sum += static_cast<Acc>(comb[(t * n + j) * n + k]) * static_cast<Acc>(streams[j * d + i]);
         }
-        for (std::int64_t k = 0; k < n; ++k) {
-          streams[k * d + i] = numerics.narrow(mixed[static_cast<std::size_t>(k)]);
-        }
+        mixed[static_cast<std::size_t>(k)] = static_cast<Acc>(post[t * n + k]) * out + sum;
+      }
+      for (std::int64_t k = 0; k < n; ++k) {
+        streams[k * d + i] = numerics.narrow(mixed[static_cast<std::size_t>(k)]);
       }
     }
-  }
+  });
 }
 
 template <class T, class Acc>
@@ -154,7 +151,8 @@ void hyper_head(const Numerics<T, Acc>& numerics, const HyperShape& shape,
       const Acc logit = static_cast<Acc>(mixes[static_cast<std::size_t>(t * n + j)]) *
                             static_cast<Acc>(weights.scale[0]) +
                         static_cast<Acc>(weights.base[j]);
-      pre[static_cast<std::size_t>(j)] = numerics.wide(sigmoid(logit) + static_cast<Acc>(shape.eps));
+      pre[static_cast<std::size_t>(j)] =
+          numerics.wide(sigmoid(logit) + static_cast<Acc>(shape.eps));
     }
     collapse(numerics, shape, x + t * n * shape.hidden, pre.data(), u + t * shape.hidden);
   }
@@ -162,14 +160,14 @@ void hyper_head(const Numerics<T, Acc>& numerics, const HyperShape& shape,
 
 template void sinkhorn(double*, std::int64_t, std::int64_t, double);
 template void sinkhorn(float*, std::int64_t, std::int64_t, double);
-#define FORETOKEN_INSTANTIATE(T, A)                                                             \
-  template void hyper_weights(const Numerics<T, A>&, const HyperShape&, const HyperWeights&,    \
-                              const HyperMix<T>&);                                              \
-  template void hyper_pre(const Numerics<T, A>&, const HyperShape&, const HyperWeights&,        \
-                          const T*, std::int64_t, const HyperMix<T>&, T*);                      \
-  template void hyper_post(const Numerics<T, A>&, const HyperShape&, const T*, const T*,        \
-                           const T*, std::int64_t, T*);                                         \
-  template void hyper_head(const Numerics<T, A>&, const HyperShape&, const HyperWeights&,       \
+#define FORETOKEN_INSTANTIATE(T, A)                                                                \
+  template void hyper_weights(const Numerics<T, A>&, const HyperShape&, const HyperWeights&,       \
+                              const HyperMix<T>&);                                                 \
+  template void hyper_pre(const Numerics<T, A>&, const HyperShape&, const HyperWeights&, const T*, \
+                          std::int64_t, const HyperMix<T>&, T*);                                   \
+  template void hyper_post(const Numerics<T, A>&, const HyperShape&, const T*, const T*, const T*, \
+                           std::int64_t, T*);                                                      \
+  template void hyper_head(const Numerics<T, A>&, const HyperShape&, const HyperWeights&,          \
                            const T*, std::int64_t, T*);
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)
 #undef FORETOKEN_INSTANTIATE

@@ -34,9 +34,9 @@ struct HyperMix {
   T* comb;   // [n, n]
 };
 
-// The rows of a square matrix to almost doubly stochastic: row softmax plus eps, a column step, then
-// iterations - 1 times a row step and a column step, every division by sum plus eps. Columns end up
-// summing to one, rows only approximately.
+// The rows of a square matrix to almost doubly stochastic: row softmax plus eps, a column step,
+// then iterations - 1 times a row step and a column step, every division by sum plus eps. Columns
+// end up summing to one, rows only approximately.
 template <class Acc>
 void sinkhorn(Acc* matrix, std::int64_t n, std::int64_t iterations, double eps);
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "reference/kernels/parallel.h"
+
 namespace foretoken::reference {
 
 template <class T, class Acc>
@@ -61,8 +63,8 @@ void layer_norm(const Numerics<T, Acc>& numerics, const T* x, const T* weight, c
     const Acc scale = Acc{1} / std::sqrt(variance + static_cast<Acc>(eps));
     for (std::int64_t i = 0; i < width; ++i) {
       const Acc centred = (static_cast<Acc>(in[i]) - mean) * scale;
-      y[r * width + i] = numerics.narrow(centred * static_cast<Acc>(weight[i]) +
-                                         static_cast<Acc>(bias[i]));
+      y[r * width + i] =
+          numerics.narrow(centred * static_cast<Acc>(weight[i]) + static_cast<Acc>(bias[i]));
     }
   }
 }
@@ -72,8 +74,7 @@ void swiglu(const Numerics<T, Acc>& numerics, const T* gate, const T* up, const 
             double limit, std::int64_t rows, std::int64_t width, T* y) {
   const Acc bound = static_cast<Acc>(limit);
   const bool clamp = limit > 0.0;
-#pragma omp parallel for schedule(static) if (rows * width > 100'000)
-  for (std::int64_t r = 0; r < rows; ++r) {
+  parallel_for(rows, 16 * rows * width, [&](std::int64_t r) {
     const Acc weight = row_weight == nullptr ? Acc{1} : static_cast<Acc>(row_weight[r]);
     for (std::int64_t i = r * width; i < (r + 1) * width; ++i) {
       Acc g = static_cast<Acc>(gate[i]);
@@ -85,15 +86,15 @@ void swiglu(const Numerics<T, Acc>& numerics, const T* gate, const T* up, const 
       const Acc silu = g / (Acc{1} + std::exp(-g));
       y[i] = numerics.narrow(silu * u * weight);
     }
-  }
+  });
 }
 
-#define FORETOKEN_INSTANTIATE(T, A)                                                              \
-  template void rms_norm(const Numerics<T, A>&, const T*, const T*, double, std::int64_t,        \
-                         std::int64_t, T*);                                                      \
-  template void head_norm(const Numerics<T, A>&, T*, double, std::int64_t, std::int64_t);        \
-  template void layer_norm(const Numerics<T, A>&, const T*, const T*, const T*, double,          \
-                           std::int64_t, std::int64_t, T*);                                      \
+#define FORETOKEN_INSTANTIATE(T, A)                                                               \
+  template void rms_norm(const Numerics<T, A>&, const T*, const T*, double, std::int64_t,         \
+                         std::int64_t, T*);                                                       \
+  template void head_norm(const Numerics<T, A>&, T*, double, std::int64_t, std::int64_t);         \
+  template void layer_norm(const Numerics<T, A>&, const T*, const T*, const T*, double,           \
+                           std::int64_t, std::int64_t, T*);                                       \
   template void swiglu(const Numerics<T, A>&, const T*, const T*, const T*, double, std::int64_t, \
                        std::int64_t, T*);
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)

@@ -1,5 +1,5 @@
-// In which numbers the reference computes: what is stored between operators, and what is accumulated
-// inside them.
+// In which numbers the reference computes: what is stored between operators, and what is
+// accumulated inside them.
 #pragma once
 
 #include <cstdint>
@@ -36,8 +36,7 @@ struct Numerics {
 };
 
 // Every template of the operators exists for these pairs.
-#define FORETOKEN_FOR_NUMERICS(macro) \
-  macro(double, double) macro(float, double) macro(float, float)
+#define FORETOKEN_FOR_NUMERICS(macro) macro(double, double) macro(float, double) macro(float, float)
 
 // Sum of squares in eight interleaved chains, folded in a fixed order: the same for every caller,
 // and short enough for the processor to overlap.

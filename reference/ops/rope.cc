@@ -34,7 +34,8 @@ std::vector<float> rope_frequencies(std::int64_t dim, double theta, const Yarn& 
           (static_cast<float>(i) - static_cast<float>(low)) / static_cast<float>(high - low), 0.0F,
           1.0F);
       const float smooth = 1.0F - ramp;
-      frequency = frequency / static_cast<float>(yarn.factor) * (1.0F - smooth) + frequency * smooth;
+      frequency =
+          frequency / static_cast<float>(yarn.factor) * (1.0F - smooth) + frequency * smooth;
     }
     out[static_cast<std::size_t>(i)] = frequency;
   }
@@ -71,9 +72,9 @@ void Rope::rotate_heads(const Numerics<T, Acc>& numerics, T* x, std::int64_t hea
   }
 }
 
-#define FORETOKEN_INSTANTIATE(T, A)                                                              \
-  template void Rope::rotate(const Numerics<T, A>&, T*, std::int64_t, bool, RopeLayout) const;   \
-  template void Rope::rotate_heads(const Numerics<T, A>&, T*, std::int64_t, std::int64_t,        \
+#define FORETOKEN_INSTANTIATE(T, A)                                                            \
+  template void Rope::rotate(const Numerics<T, A>&, T*, std::int64_t, bool, RopeLayout) const; \
+  template void Rope::rotate_heads(const Numerics<T, A>&, T*, std::int64_t, std::int64_t,      \
                                    std::int64_t, bool, RopeLayout) const;
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)
 #undef FORETOKEN_INSTANTIATE

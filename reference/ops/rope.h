@@ -16,9 +16,9 @@ struct Yarn {
   double beta_slow = 1.0;
 };
 
-// Frequencies in FP32 as the release computes them: theta^(-2i/dim), stretched by YaRN over the ramp
-// between floor(z(beta_fast)) and ceil(z(beta_slow)), both clamped to [0, dim - 1].
-// dim even (else std::invalid_argument).
+// Frequencies in FP32 as the release computes them: theta^(-2i/dim), stretched by YaRN over the
+// ramp between floor(z(beta_fast)) and ceil(z(beta_slow)), both clamped to [0, dim - 1]. dim even
+// (else std::invalid_argument).
 std::vector<float> rope_frequencies(std::int64_t dim, double theta, const Yarn& yarn);
 
 enum class RopeLayout : std::uint8_t {
@@ -36,8 +36,9 @@ class Rope {
   }
   [[nodiscard]] const std::vector<float>& frequencies() const { return frequencies_; }
 
-  // Rotates `dim` channels at `x` by the angles position * frequency, or back. Angle, sine and cosine
-  // are FP32 as in the release's tables, in every arithmetic; the product is computed in Acc.
+  // Rotates `dim` channels at `x` by the angles position * frequency, or back. Angle, sine and
+  // cosine are FP32 as in the release's tables, in every arithmetic; the product is computed in
+  // Acc.
   template <class T, class Acc>
   void rotate(const Numerics<T, Acc>& numerics, T* x, std::int64_t position, bool inverse = false,
               RopeLayout layout = RopeLayout::kInterleaved) const;

@@ -32,8 +32,8 @@ void route(const Numerics<T, Acc>& numerics, const RouterShape& shape, const T* 
   } else {
     for (std::size_t e = 0; e < experts; ++e) {
       const Acc x = static_cast<Acc>(logits[e]);
-      scores[e] = numerics.wide(shape.scoring == Scoring::kSigmoid ? Acc{1} / (Acc{1} + std::exp(-x))
-                                                                   : sqrt_softplus(x));
+      scores[e] = numerics.wide(
+          shape.scoring == Scoring::kSigmoid ? Acc{1} / (Acc{1} + std::exp(-x)) : sqrt_softplus(x));
     }
   }
   if (fixed != nullptr) {
@@ -52,7 +52,8 @@ void route(const Numerics<T, Acc>& numerics, const RouterShape& shape, const T* 
       for (std::int64_t g = 0; g < shape.groups; ++g) {
         top_k(ranked.data() + g * size, size, 2, chosen);
         Acc sum = 0;
-        for (const std::int32_t i : chosen) sum += static_cast<Acc>(ranked[static_cast<std::size_t>(g * size + i)]);
+        for (const std::int32_t i : chosen)
+          sum += static_cast<Acc>(ranked[static_cast<std::size_t>(g * size + i)]);
         group_scores[static_cast<std::size_t>(g)] = numerics.wide(sum);
       }
       std::vector<std::int32_t> kept;
@@ -78,8 +79,8 @@ void route(const Numerics<T, Acc>& numerics, const RouterShape& shape, const T* 
 
 template double sqrt_softplus(double);
 template float sqrt_softplus(float);
-#define FORETOKEN_INSTANTIATE(T, A)                                                             \
-  template void route(const Numerics<T, A>&, const RouterShape&, const T*, const float*,        \
+#define FORETOKEN_INSTANTIATE(T, A)                                                      \
+  template void route(const Numerics<T, A>&, const RouterShape&, const T*, const float*, \
                       const std::int32_t*, std::int32_t*, T*);
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)
 #undef FORETOKEN_INSTANTIATE

@@ -14,10 +14,10 @@ struct RouterShape {
   std::int64_t experts = 0;
   std::int64_t topk = 0;
   Scoring scoring = Scoring::kSqrtSoftplus;
-  bool normalise = true;   // weights of the chosen sum to `scale`
-  double scale = 1.0;      // routed_scaling_factor
-  std::int64_t groups = 1;      // V3.2: experts in equal groups,
-  std::int64_t kept_groups = 1; // of which the best stay
+  bool normalise = true;         // weights of the chosen sum to `scale`
+  double scale = 1.0;            // routed_scaling_factor
+  std::int64_t groups = 1;       // V3.2: experts in equal groups,
+  std::int64_t kept_groups = 1;  // of which the best stay
 };
 
 // sqrt(ln(1 + e^x)), without overflow.

@@ -9,9 +9,9 @@
 namespace foretoken::reference {
 
 template <class T, class Acc>
-void index_scores(const Numerics<T, Acc>& numerics, const T* q, const T* weights, std::int64_t heads,
-                  std::int64_t width, const T* keys, std::int64_t visible, bool narrow_scores,
-                  T* scores) {
+void index_scores(const Numerics<T, Acc>& numerics, const T* q, const T* weights,
+                  std::int64_t heads, std::int64_t width, const T* keys, std::int64_t visible,
+                  bool narrow_scores, T* scores) {
   constexpr std::int64_t kBlock = 1024;  // keys at a time, so that the products stay in cache
   thread_local std::vector<Acc> products;
   thread_local std::vector<Acc> sums;
@@ -71,8 +71,8 @@ void top_k(const T* scores, std::int64_t n, std::int64_t k, std::vector<std::int
 
 template void top_k(const double*, std::int64_t, std::int64_t, std::vector<std::int32_t>&);
 template void top_k(const float*, std::int64_t, std::int64_t, std::vector<std::int32_t>&);
-#define FORETOKEN_INSTANTIATE(T, A)                                                              \
-  template void index_scores(const Numerics<T, A>&, const T*, const T*, std::int64_t,            \
+#define FORETOKEN_INSTANTIATE(T, A)                                                   \
+  template void index_scores(const Numerics<T, A>&, const T*, const T*, std::int64_t, \
                              std::int64_t, const T*, std::int64_t, bool, T*);
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)
 #undef FORETOKEN_INSTANTIATE

@@ -12,9 +12,9 @@ namespace foretoken::reference {
 // q [heads, width], weights [heads], keys [visible, width]; scores [visible], stored narrow when
 // `narrow_scores` (serving keeps them in BF16), else wide.
 template <class T, class Acc>
-void index_scores(const Numerics<T, Acc>& numerics, const T* q, const T* weights, std::int64_t heads,
-                  std::int64_t width, const T* keys, std::int64_t visible, bool narrow_scores,
-                  T* scores);
+void index_scores(const Numerics<T, Acc>& numerics, const T* q, const T* weights,
+                  std::int64_t heads, std::int64_t width, const T* keys, std::int64_t visible,
+                  bool narrow_scores, T* scores);
 
 // Numbers of the min(k, n) largest scores, best first. Ties go to the lower number, and NaN ranks
 // below everything. Writes to `out` (its capacity is reused).
