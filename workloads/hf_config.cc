@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "sim/base/config.h"
+#include "sim/base/text.h"
 #include "workloads/model_spec.h"
 
 namespace foretoken::workloads {
@@ -82,9 +84,9 @@ void read_storage(ConfigVisitor& v, ModelSpec& m, Dtype expert_default, bool exp
   v.text({"torch_dtype", "", Need::kOptional}, torch_dtype);
   v.check(torch_dtype == "bfloat16" || torch_dtype == "float32" || torch_dtype == "float16",
           "torch_dtype",
-          fmt::format("'torch_dtype' '{}' is not known; known: bfloat16, float16, "
+          fmt::format("'torch_dtype' {} is not known; known: bfloat16, float16, "
                       "float32",
-                      torch_dtype));
+                      base::quote(torch_dtype)));
   m.storage.plain = torch_dtype == "float32" ? Dtype::kFp32 : Dtype::kBf16;
   m.storage.linear = m.storage.plain;
   m.storage.expert = m.storage.plain;
@@ -92,7 +94,7 @@ void read_storage(ConfigVisitor& v, ModelSpec& m, Dtype expert_default, bool exp
     std::string method;
     v.text({"quant_method", ""}, method);
     v.check(method == "fp8", "quant_method",
-            fmt::format("'quant_method' '{}' is not known; known: fp8", method));
+            fmt::format("'quant_method' {} is not known; known: fp8", base::quote(method)));
     std::vector<std::int64_t> block = {128, 128};
     v.integers({"weight_block_size", ""}, block, {.min = 1, .max = 65'536}, {.min = 2, .max = 2});
     v.check(block[0] == block[1], "weight_block_size",
@@ -232,8 +234,9 @@ void read_v41_text(ConfigVisitor& v, ModelSpec& m) {
           fmt::format("'compress_ratios' has {} entries; {} layers and {} draft "
                       "blocks need {}",
                       ratios.size(), c.layer_count, c.draft_count, c.layer_count + c.draft_count));
-  // Missing keys are reported when their map is left: until then a list may still be empty.
-  if (kv_sources.empty() || ratios.empty()) return;
+  // Missing keys are reported when their map is left, and no check fails before: until then a list
+  // may still be empty or too short.
+  if (kv_sources.empty() || std::cmp_less(ratios.size(), c.layer_count)) return;
   const std::int64_t decoder_start = *std::max_element(kv_sources.begin(), kv_sources.end());
   const std::int64_t first_owner = *std::min_element(kv_sources.begin(), kv_sources.end());
   for (std::int64_t i = 0; i < c.layer_count; ++i) {

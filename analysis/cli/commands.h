@@ -5,10 +5,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <iosfwd>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "reference/model/session.h"
+#include "reference/study/precision_study.h"
 #include "sim/base/error.h"
 #include "workloads/count.h"
 
@@ -69,6 +70,10 @@ struct ReferenceCommand {
   std::string tokens;
   std::string trace;  // file of the executed operators; "-" = standard output
   reference::SessionOptions session;
+  // Instead of a run: what a quantiser costs over context length.
+  std::optional<reference::Study> study;
+  std::string report;   // Markdown file of the study; empty = none
+  std::string command;  // as typed, for the report
 };
 // Runs the functional model on a checkpoint.
 base::ExitCode run_reference(const Context& context, const ReferenceCommand& options);

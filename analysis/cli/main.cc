@@ -150,6 +150,7 @@ struct ReferenceText {
   std::string generate = "0";
   std::string seed = "0";
   std::vector<std::string> dump;
+  std::string study;
   bool ignore_eos = false;
 };
 
@@ -192,6 +193,12 @@ void add_reference_options(CLI::App& app, cli::ReferenceCommand& o, ReferenceTex
       ->check(CLI::Range(0.0, 1.0));
   app.add_option("--seed", text.seed, "of the draws");
   app.add_flag("--ignore-eos", text.ignore_eos, "do not stop at eos_token_id");
+  app.add_option("--study", text.study,
+                 "instead of a run, what quantising costs: index-precision, kv-precision, "
+                 "expert-precision")
+      ->check(CLI::IsMember(std::vector<std::string>(foretoken::reference::kStudyNames.begin(),
+                                                     foretoken::reference::kStudyNames.end())));
+  app.add_option("--report", o.report, "Markdown file of the study");
   app.add_option("--trace", o.trace, "file for the executed operators, - for standard output");
 }
 
@@ -206,7 +213,8 @@ void finish_reference(cli::ReferenceCommand& o, const ReferenceText& text) {
                                             : r::Carrier::kBf16;
   options.arithmetic =
       text.arithmetic == "exact" ? r::Arithmetic::kExact : r::Arithmetic::kHardware;
-  options.cache_quantisation = switch_of(text.cache_quantisation);
+  options.kv_quantisation = switch_of(text.cache_quantisation);
+  options.index_quantisation = options.kv_quantisation;
   options.activation_quantisation = switch_of(text.activation_quantisation);
   options.bf16_index_scores = text.index_scores == "bf16";
   options.quantised_output_groups = text.output_groups == "fp8";
@@ -217,11 +225,22 @@ void finish_reference(cli::ReferenceCommand& o, const ReferenceText& text) {
   o.session.all_logits = text.logits == "all";
   o.session.stop_at_eos = !text.ignore_eos;
   o.session.dump = text.dump;
+  if (!text.study.empty()) {
+    const auto& names = r::kStudyNames;
+    o.study = static_cast<r::Study>(std::find(names.begin(), names.end(), text.study) -
+                                    names.begin());
+    if (!o.session.out.empty() || !o.trace.empty() || o.session.generate > 0 ||
+        !o.session.dump.empty()) {
+      throw UsageError("--study goes without --out, --dump, --trace and --generate");
+    }
+    return;
+  }
+  if (!o.report.empty()) throw UsageError("--report goes with --study");
   if (o.session.out.empty() && !o.session.dump.empty()) {
     throw UsageError("--dump needs --out, a file to write to");
   }
   if (o.session.out.empty() && o.session.generate == 0 && o.trace.empty()) {
-    throw UsageError("nothing to do: give --out, --generate or --trace");
+    throw UsageError("nothing to do: give --out, --generate, --trace or --study");
   }
 }
 
@@ -322,6 +341,13 @@ ExitCode dispatch(int argc, char** argv) {
   reference_app->callback([&] {
     action = [&](const cli::Context& context) {
       finish_reference(reference, reference_text);
+      reference.command = "foretoken reference --study " + reference_text.study;
+      reference.command += " --checkpoint " + reference.checkpoint;
+      reference.command += " --tokens " + reference.tokens;
+      if (reference_text.arithmetic != "exact") {
+        reference.command += " --arithmetic " + reference_text.arithmetic;
+      }
+      if (reference_text.carrier != "f64") reference.command += " --carrier " + reference_text.carrier;
       return cli::run_reference(context, reference);
     };
   });

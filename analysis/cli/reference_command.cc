@@ -20,6 +20,60 @@ std::string rate(std::int64_t tokens, double seconds) {
   return seconds > 0.0 ? fmt::format("{:.3g}", static_cast<double>(tokens) / seconds) : "-";
 }
 
+Table study_table(const reference::StudyResult& result) {
+  Table table{{{"variant"}, {"context", true}, {"queries", true}}, {}};
+  for (const std::string& m : result.measures) table.columns.push_back({m, true});
+  for (const reference::StudyRow& row : result.rows) {
+    std::vector<std::string> cells = {row.variant, base::format_count(row.context),
+                                      std::to_string(row.queries)};
+    for (const double v : row.values) cells.push_back(fmt::format("{:.5f}", v));
+    table.rows.push_back(std::move(cells));
+  }
+  return table;
+}
+
+Json study_json(const reference::StudyResult& result) {
+  Json rows = Json::array();
+  for (const reference::StudyRow& row : result.rows) {
+    Json values = Json::object();
+    for (std::size_t i = 0; i < row.values.size(); ++i) values[result.measures[i]] = row.values[i];
+    rows.push_back(Json{{"variant", row.variant},
+                        {"context", row.context},
+                        {"queries", row.queries},
+                        {"values", values}});
+  }
+  return Json{{"title", result.title}, {"rows", rows}, {"notes", result.notes}};
+}
+
+base::ExitCode run_study(const Context& context, const ReferenceCommand& options,
+                         const reference::LoadedCheckpoint& loaded,
+                         const std::vector<std::int32_t>& tokens) {
+  const reference::StudyResult result =
+      reference::run_study(*options.study, loaded, tokens, options.session.reference);
+  const Table table = study_table(result);
+  if (!options.report.empty()) {
+    std::string text = fmt::format("# {}\n\nModel: {}, {} tokens. Written by\n\n    {}\n\n",
+                                   result.title, loaded.model.name, tokens.size(),
+                                   options.command);
+    text += to_markdown(table) + "\n";
+    for (const std::string& note : result.notes) text += note + "\n";
+    base::write_file(options.report, text);
+  }
+  switch (context.format) {
+    case Format::kJson:
+      context.out << study_json(result).dump(2) << "\n";
+      break;
+    case Format::kCsv:
+      context.out << to_csv(table);
+      break;
+    case Format::kTable:
+      context.out << to_text(table);
+      for (const std::string& note : result.notes) context.out << "\n" << note << "\n";
+      break;
+  }
+  return base::ExitCode::kOk;
+}
+
 }  // namespace
 
 base::ExitCode run_reference(const Context& context, const ReferenceCommand& options) {
@@ -28,6 +82,7 @@ base::ExitCode run_reference(const Context& context, const ReferenceCommand& opt
   const std::vector<std::int32_t> tokens =
       reference::read_tokens(options.tokens, loaded.model.vocab);
   std::ostringstream trace;
+  if (options.study) return run_study(context, options, loaded, tokens);
   if (!options.trace.empty()) session.trace = &trace;
   const reference::SessionReport report = reference::run_session(loaded, tokens, session);
   for (const std::string& name : report.unmatched) {

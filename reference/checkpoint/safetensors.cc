@@ -478,6 +478,10 @@ std::vector<TensorInfo> parse_safetensors_header(const std::string& file, std::u
   }
   // The format demands it; a byte order mark or spaces could start valid JSON.
   if (!header.starts_with('{')) fail(file, "the header does not start with '{'");
+  // The library takes a NUL for the end and would not look at what follows.
+  if (const auto nul = header.find('\0'); nul != std::string_view::npos) {
+    fail(file, fmt::format("the header is not valid JSON at byte {}: a NUL character", nul + 1));
+  }
   HeaderEvents events(file, size, data);
   Json::sax_parse(header.begin(), header.end(), &events);
   return events.take();
@@ -539,9 +543,9 @@ MappedBytes SafetensorsFile::map(const TensorInfo& tensor, std::uint64_t first,
     fail(file, fmt::format("tensor {}: the file has become shorter since it was opened",
                            quote_tensor(tensor.name)));
   }
-  static const auto kPage = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  static const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
   const std::uint64_t begin = tensor.begin + first;
-  const std::uint64_t aligned = begin - begin % kPage;
+  const std::uint64_t aligned = begin - begin % page;
   const std::size_t length = begin - aligned + count;
   void* base = ::mmap(nullptr, length, PROT_READ, MAP_SHARED, fd_, static_cast<off_t>(aligned));
   if (base == MAP_FAILED) {

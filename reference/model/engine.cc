@@ -27,6 +27,8 @@ constexpr std::int64_t kHeadBytes = 64 << 20;  // of the head's rows mapped at o
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
+bool is_on(Switch s, bool otherwise) { return s == Switch::kOn || (s == Switch::kAuto && otherwise); }
+
 // Dtypes of a product: FP8 codes meet FP8 or FP4 weights, everything else runs in BF16; FP32
 // weights take the tensor cores' FP32 form.
 Dtype product_dtype(Dtype weight, bool quantised) {
@@ -45,9 +47,8 @@ Engine<T, Acc>::Engine(const ReferenceSetup& setup)
       weights_(setup.checkpoint, setup.model),
       numerics_{setup.options.carrier == Carrier::kBf16},
       hyper_(setup.model.family == Family::kDeepseekV4),
-      quantise_cache_(
-          setup.options.cache_quantisation == Switch::kOn ||
-          (setup.options.cache_quantisation == Switch::kAuto && setup.mathematics.quantised)),
+      quantise_kv_(is_on(setup.options.kv_quantisation, setup.mathematics.quantised)),
+      quantise_index_(is_on(setup.options.index_quantisation, setup.mathematics.quantised)),
       activation_scale_(setup.mathematics.power_of_two_scales ? kFp8Activation
                                                               : kFp8ActivationUnrounded) {
   hyper_shape_ = {.streams = model_.streams,
@@ -60,16 +61,16 @@ Engine<T, Acc>::Engine(const ReferenceSetup& setup)
   if (hyper_) compressed_rope_ = Rope(model_.rope_dim, math_.compress_theta, math_.yarn);
   const Dtype plain = model_.storage.quantised ? Dtype::kBf16 : model_.storage.plain;
   if (hyper_) {
-    entry_bytes_ = quantise_cache_
+    entry_bytes_ = quantise_kv_
                        ? kv_entry_bytes(model_.head_dim - model_.rope_dim, model_.rope_dim)
                        : workloads::element_bytes(plain, model_.head_dim);
-    index_bytes_ = quantise_cache_ ? model_.index_dim / 2 + ceil_div(model_.index_dim, 32)
+    index_bytes_ = quantise_index_ ? model_.index_dim / 2 + ceil_div(model_.index_dim, 32)
                                    : workloads::element_bytes(plain, model_.index_dim);
   } else {
-    entry_bytes_ = quantise_cache_
+    entry_bytes_ = quantise_kv_
                        ? model_.head_dim + 4 * ceil_div(model_.head_dim, 128) + 2 * model_.rope_dim
                        : workloads::element_bytes(plain, model_.head_dim + model_.rope_dim);
-    index_bytes_ = quantise_cache_ ? model_.index_dim + 4 * ceil_div(model_.index_dim, 128)
+    index_bytes_ = quantise_index_ ? model_.index_dim + 4 * ceil_div(model_.index_dim, 128)
                                    : workloads::element_bytes(plain, model_.index_dim);
   }
   for (const LayerSpec& layer : model_.layers) caches_.push_back(empty_cache(layer));
@@ -155,6 +156,60 @@ void Engine<T, Acc>::linear(const Linear& w, const T* x, const T* quantised_x, s
 }
 
 template <class T, class Acc>
+void Engine<T, Acc>::requantise(Linear& w) const {
+  if (options_.expert_weights == ExpertWeights::kStored) return;
+  if (w.narrow) {
+    throw base::UnsupportedError(model_.name +
+                                 ": its experts are quantised already; other formats can be tried "
+                                 "on an unquantised checkpoint only");
+  }
+  const std::int64_t rows = w.view.rows;
+  const std::int64_t columns = w.view.columns;
+  w.owned.resize(static_cast<std::size_t>(rows * columns));
+  decode_rows(w.view, 0, rows, w.owned.data());
+  const auto at = [&](std::int64_t row, std::int64_t column) -> float& {
+    return w.owned[static_cast<std::size_t>(row * columns + column)];
+  };
+  if (options_.expert_weights == ExpertWeights::kFp8) {
+    constexpr std::int64_t kBlock = 128;
+    for (std::int64_t r = 0; r < rows; r += kBlock) {
+      for (std::int64_t c = 0; c < columns; c += kBlock) {
+        double amax = 0.0;
+        const std::int64_t r_end = std::min(rows, r + kBlock);
+        const std::int64_t c_end = std::min(columns, c + kBlock);
+        for (std::int64_t i = r; i < r_end; ++i) {
+          for (std::int64_t j = c; j < c_end; ++j) amax = std::max<double>(amax, std::abs(at(i, j)));
+        }
+        const double scale = kFp8Activation.of(amax);
+        for (std::int64_t i = r; i < r_end; ++i) {
+          for (std::int64_t j = c; j < c_end; ++j) {
+            at(i, j) = static_cast<float>(round_e4m3(at(i, j) / scale) * scale);
+          }
+        }
+      }
+    }
+  } else {
+    constexpr std::int64_t kBlock = 32;
+    const ScaleRule rule = options_.expert_weights == ExpertWeights::kMxfp4 ? ScaleRule::kDeepseek
+                                                                            : ScaleRule::kMx;
+    std::array<float, kBlock> block{};
+    for (std::int64_t i = 0; i < rows; ++i) {
+      for (std::int64_t c = 0; c < columns; c += kBlock) {
+        const std::int64_t n = std::min(kBlock, columns - c);
+        block.fill(0.0F);
+        std::copy_n(&at(i, c), n, block.begin());
+        decode_mxfp4(encode_mxfp4(block, rule), block);
+        std::copy_n(block.begin(), n, &at(i, c));
+      }
+    }
+  }
+  w.view = WeightView{};
+  w.view.data = w.owned.data();
+  w.view.rows = rows;
+  w.view.columns = columns;
+}
+
+template <class T, class Acc>
 std::vector<T> Engine<T, Acc>::quantise_rows(const T* x, std::int64_t rows,
                                              std::int64_t width) const {
   std::vector<T> out(x, x + rows * width);
@@ -188,7 +243,7 @@ Op Engine<T, Acc>::plain_op(const Linear& w, std::int64_t m, std::int64_t n, std
 
 template <class T, class Acc>
 Dtype Engine<T, Acc>::index_dtype() const {
-  if (quantise_cache_) return hyper_ ? Dtype::kFp4 : Dtype::kFp8;
+  if (quantise_index_) return hyper_ ? Dtype::kFp4 : Dtype::kFp8;
   const Dtype plain = model_.storage.quantised ? Dtype::kBf16 : model_.storage.plain;
   return plain == Dtype::kFp32 ? Dtype::kTf32 : plain;
 }

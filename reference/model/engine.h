@@ -83,6 +83,8 @@ class Engine final : public ReferenceModel {
   void apply(const WeightView& view, const T* x, std::int64_t m, T* y, bool wide, bool quantised,
              std::int64_t x_stride = 0, std::int64_t y_stride = 0);
   void linear(const Linear& w, const T* x, const T* quantised_x, std::int64_t m, T* y);
+  // The weights of an expert as options_.expert_weights wants them.
+  void requantise(Linear& w) const;
   [[nodiscard]] bool quantises(const Linear& w) const {
     return options_.activation_quantisation == Switch::kOn ||
            (options_.activation_quantisation == Switch::kAuto && w.narrow);
@@ -145,7 +147,8 @@ class Engine final : public ReferenceModel {
   const Weights weights_;
   const Numerics<T, Acc> numerics_;
   const bool hyper_;  // V4: residual streams; V3.2: a plain residual
-  const bool quantise_cache_;
+  const bool quantise_kv_;
+  const bool quantise_index_;
   const GroupScale activation_scale_;
   HyperShape hyper_shape_;
   Rope window_rope_;      // V4: window-only layers; V3.2: all

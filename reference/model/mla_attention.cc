@@ -65,7 +65,7 @@ Recorder::Id Engine<T, Acc>::mla_attention(const LayerSpec& /*layer*/, const Chu
     const std::span<T> all(row, static_cast<std::size_t>(index_dim));
     hadamard(all);
     for (T& v : all) v = numerics_.narrow(static_cast<Acc>(v));
-    if (quantise_cache_) fake_quantise_e4m3(all, kIndexGroup, activation_scale_);
+    if (quantise_index_) fake_quantise_e4m3(all, kIndexGroup, activation_scale_);
   };
   // One head's key map [nope, c] or value map [value, c], decoded as the release does.
   std::vector<T> map;
@@ -163,7 +163,7 @@ Recorder::Id Engine<T, Acc>::mla_attention(const LayerSpec& /*layer*/, const Chu
       T* row = kv.data() + t * (c + rd);
       rms_norm(numerics_, row, kv_norm.data(), math_.rms_eps, 1, c, row);
       window_rope_.rotate(numerics_, row + c, first + t);
-      if (quantise_cache_) {
+      if (quantise_kv_) {
         fake_quantise_e4m3(std::span<T>(row, static_cast<std::size_t>(c)), kLatentGroup,
                            activation_scale_);
       }
@@ -189,7 +189,7 @@ Recorder::Id Engine<T, Acc>::mla_attention(const LayerSpec& /*layer*/, const Chu
       finish_index(row);
     }
     cache.keys.insert(cache.keys.end(), keys.begin(), keys.end());
-    dump(context, ".attn.indexer.keys", keys, {index_dim});
+    dump(context, ".attn.indexer.compressor.kv", keys, {index_dim});
     key_id = record_vector(context, Role::kIndexKeyNorm, VectorKind::kNorm, m, index_dim,
                            Dtype::kBf16, Dtype::kBf16, {key_id}, 2 * index_dim);
     key_id = record_vector(context, Role::kIndexKeyRope, VectorKind::kRope, m, rd, Dtype::kBf16,
@@ -213,7 +213,7 @@ Recorder::Id Engine<T, Acc>::mla_attention(const LayerSpec& /*layer*/, const Chu
                           Dtype::kBf16, Dtype::kBf16, {iq_id});
     iq_id = record_vector(context, Role::kIndexHadamard, VectorKind::kHadamard, m * index_heads,
                           index_dim, Dtype::kBf16, Dtype::kBf16, {iq_id});
-    if (quantise_cache_) {
+    if (quantise_index_) {
       iq_id = record_vector(context, Role::kIndexQuant, VectorKind::kQuantise, m * index_heads,
                             index_dim, Dtype::kBf16, index_dtype(), {iq_id});
     }
@@ -224,6 +224,8 @@ Recorder::Id Engine<T, Acc>::mla_attention(const LayerSpec& /*layer*/, const Chu
     for (T& v : iw) v = numerics_.narrow(static_cast<Acc>(v) * scale);
     const Id iw_id = record(context, Role::kIndexWeights, Component::kIndexerProjections,
                             plain_op(index_weights, m, index_heads, d, Dtype::kBf16), {normed});
+    dump(context, ".attn.indexer.q", iq, {index_heads, index_dim});
+    dump(context, ".attn.indexer.weights", iw, {index_heads});
     const Selection selection = select(iq.data(), iw.data(), m, first, 1, cache.keys, context);
     std::int64_t scored = 0;
     std::int64_t attended = 0;

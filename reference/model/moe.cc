@@ -213,6 +213,9 @@ Recorder::Id Engine<T, Acc>::ffn(const LayerSpec& layer, const Chunk& chunk, con
       if (rows.empty()) continue;
       ++active;
       Network w = open(fmt::format("{}experts.{}.", f, e), inner);
+      requantise(w.gate);
+      requantise(w.up);
+      requantise(w.down);
       quantised_input(w);
       for (std::size_t at = 0; at < rows.size(); at += kExpertRows) {
         const auto m =

@@ -245,7 +245,7 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
     for (std::int64_t t = 0; t < m; ++t) {
       T* row = kv + t * c;
       rope.rotate(numerics_, row + c - rd, first + t);
-      if (quantise_cache_) {
+      if (quantise_kv_) {
         fake_quantise_e4m3(std::span<T>(row, static_cast<std::size_t>(c - rd)), kKvGroup,
                            activation_scale_);
       }
@@ -264,7 +264,7 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
       const auto before = static_cast<std::ptrdiff_t>(cache.entries.size());
       const std::int64_t emitted = compress(numerics_, main, cache.main, x.data(), m, first,
                                             math_.rms_eps, rope, d, cache.entries);
-      for (std::int64_t i = 0; i < emitted && quantise_cache_; ++i) {
+      for (std::int64_t i = 0; i < emitted && quantise_kv_; ++i) {
         T* entry = cache.entries.data() + before + i * c;
         fake_quantise_e4m3(std::span<T>(entry, static_cast<std::size_t>(c - rd)), kKvGroup,
                            activation_scale_);
@@ -299,7 +299,7 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
         const std::span<T> all(row, static_cast<std::size_t>(index_dim));
         hadamard(all);
         for (T& v : all) v = numerics_.narrow(static_cast<Acc>(v));
-        if (quantise_cache_) fake_quantise_e2m1(all, kIndexGroup, kFp4Index);
+        if (quantise_index_) fake_quantise_e2m1(all, kIndexGroup, kFp4Index);
       };
       for (std::int64_t i = 0; i < emitted; ++i) finish(cache.keys.data() + before + i * index_dim);
       if (context.sink != nullptr &&
@@ -338,7 +338,7 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
                             Dtype::kBf16, Dtype::kBf16, {iq_id});
       iq_id = record_vector(context, Role::kIndexHadamard, VectorKind::kHadamard, m * index_heads,
                             index_dim, Dtype::kBf16, Dtype::kBf16, {iq_id});
-      if (quantise_cache_) {
+      if (quantise_index_) {
         iq_id = record_vector(context, Role::kIndexQuant, VectorKind::kQuantise, m * index_heads,
                               index_dim, Dtype::kBf16, index_dtype(), {iq_id});
       }
@@ -349,6 +349,8 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
       for (T& v : iw) v = numerics_.narrow(static_cast<Acc>(v) * scale);
       const Id iw_id = record(context, Role::kIndexWeights, Component::kIndexerProjections,
                               plain_op(index_weights, m, index_heads, d, Dtype::kBf16), {normed});
+      dump(context, ".attn.indexer.q", iq, {index_heads, index_dim});
+      dump(context, ".attn.indexer.weights", iw, {index_heads});
       selection = select(iq.data(), iw.data(), m, first, layer.ratio, cache.keys, context);
       std::int64_t scored = 0;
       for (std::int64_t t = 0; t < m; ++t) scored += (first + t + 1) / layer.ratio;

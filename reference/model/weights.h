@@ -19,6 +19,7 @@ namespace foretoken::reference {
 struct Linear {
   MappedBytes data;
   MappedBytes scale_data;
+  std::vector<float> owned;  // the elements, where they are not the file's
   WeightView view;
   workloads::Dtype dtype = workloads::Dtype::kFp32;  // as stored
   bool narrow = false;                               // FP8 or FP4: its input may be quantised first

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "sim/base/text.h"
+
 namespace foretoken::base {
 
 void require_own_name(const ConfigFile& file, const std::string& name) {
@@ -9,7 +11,7 @@ void require_own_name(const ConfigFile& file, const std::string& name) {
   if (name == own) return;
   const ConfigTree* key = file.root.find("name");
   throw ConfigError({file.path, key == nullptr ? 0 : key->line, key == nullptr ? 0 : key->column},
-                    fmt::format("'name' is '{}' but the file is called '{}'", name, own));
+                    fmt::format("'name' is {} but the file is called '{}'", quote(name), own));
 }
 
 }  // namespace foretoken::base

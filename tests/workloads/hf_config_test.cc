@@ -144,6 +144,12 @@ TEST(ReadModel, NamesAMissingKey) {
   EXPECT_THAT(error_of("deepseek-v4-pro", {{"quant_method", ""}}), HasSubstr("quant_method"));
 }
 
+// While a key is missing no other check fails, so more layers than ratios are seen.
+TEST(ReadModel, NamesAMissingKeyBeforeAWrongNumberOfLayers) {
+  EXPECT_THAT(error_of("deepseek-v4.1-flash", {{"index_topk", ""}, {"num_hidden_layers", "4096"}}),
+              HasSubstr("missing key 'index_topk' in text_config"));
+}
+
 TEST(ReadModel, PointsAtAMistypedOrOutOfRangeValue) {
   // "hidden_size" stands in line 15 of the released file.
   EXPECT_THAT(error_of("deepseek-v4-pro", {{"hidden_size", "\"wide\""}}),
@@ -162,6 +168,10 @@ TEST(ReadModel, PointsAtAMistypedOrOutOfRangeValue) {
   EXPECT_THAT(error_of("deepseek-v4-pro", {{"expert_dtype", "\"fp3\""}}),
               HasSubstr("expert_dtype"));
   EXPECT_THAT(error_of("deepseek-v4-pro", {{"quant_method", "\"awq\""}}), HasSubstr("awq"));
+  EXPECT_THAT(error_of("deepseek-v4-pro", {{"quant_method", R"("a\nwq")"}}),
+              HasSubstr(R"('a\nwq' is not known)"));  // on one line
+  EXPECT_THAT(error_of("deepseek-v4-pro", {{"torch_dtype", R"("a\u001bb")"}}),
+              HasSubstr(R"('a\x1bb' is not known)"));
   EXPECT_THAT(error_of("deepseek-v4-pro", {{"weight_block_size", "[128]"}}),
               HasSubstr("weight_block_size"));
   EXPECT_THAT(error_of("deepseek-v4-pro", {{"weight_block_size", "[128, 64]"}}),

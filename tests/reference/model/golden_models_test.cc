@@ -205,7 +205,8 @@ TEST(GoldenVariants, DecodedWeightsWithoutQuantisers) {
   const auto tokens = read_tokens(folder / "tokens.json", loaded.model.vocab);
   const auto expected = read_tensors(folder / "expected.safetensors");
   ReferenceOptions options;
-  options.cache_quantisation = Switch::kOff;
+  options.kv_quantisation = Switch::kOff;
+  options.index_quantisation = Switch::kOff;
   options.activation_quantisation = Switch::kOff;
   for (const Carrier carrier : {Carrier::kF64, Carrier::kF32}) {
     options.carrier = carrier;

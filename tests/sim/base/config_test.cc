@@ -5,6 +5,7 @@
 #include <random>
 #include <string>
 
+#include "sim/base/named_config.h"
 #include "tests/sim/base/sample_config.h"
 #include "tests/sim/base/test_support.h"
 
@@ -322,6 +323,13 @@ TEST(ConfigReader, SurvivesRandomChangesOfAFile) {
     const std::string message = refusal(text);
     EXPECT_EQ(message.find('\n'), std::string::npos) << message;
   }
+}
+
+TEST(RequireOwnName, NamesBothNamesOnOneLine) {
+  const ConfigFile file = parse_yaml("configs/chips/a.yaml", "x: 1\nname: \"b\\nc\"\n");
+  EXPECT_EQ(config_error([&] { require_own_name(file, "b\nc"); }),
+            "configs/chips/a.yaml:2:7: error: 'name' is 'b\\nc' but the file is called 'a'");
+  EXPECT_EQ(config_error([&] { require_own_name(file, "a"); }), "");
 }
 
 }  // namespace

@@ -167,6 +167,57 @@ TEST(OutputSet, WritesMoreFilesThanASignalCouldRemove) {
   EXPECT_EQ(folder.count(), 300U);
 }
 
+TEST(OutputFile, AppearsOnCommitOnly) {
+  const ScratchFolder folder;
+  const fs::path path = folder.write("a.txt", "old");
+  {
+    OutputFile abandoned(path);
+    abandoned.append("new");
+    EXPECT_EQ(folder.count(), 2U);
+  }
+  EXPECT_EQ(folder.count(), 1U);
+  OutputFile file(path);
+  file.append("new");
+  file.append("er");
+  EXPECT_EQ(content_of(path), "old");
+  file.commit();
+  EXPECT_EQ(content_of(path), "newer");
+  EXPECT_EQ(folder.count(), 1U);
+}
+
+TEST(OutputFile, NamesThePathThatCannotBeWritten) {
+  const ScratchFolder folder;
+  EXPECT_EQ(config_error([&] { const OutputFile file(folder.path()); }),
+            folder.path().string() + ": error: is a folder, not a file");
+  EXPECT_EQ(config_error([&] { const OutputFile file(folder / "none/a.txt"); }),
+            (folder / "none/a.txt").string() +
+                ": error: cannot create the file: No such file or directory");
+  OutputFile full("/dev/full");
+  EXPECT_EQ(config_error([&] { full.append("x"); }),
+            "/dev/full: error: cannot write the file: No space left on device");
+}
+
+TEST(OutputFile, IsRemovedOnASignal) {
+  const ScratchFolder folder;
+  OutputFile file(folder / "a.txt");
+  file.append("x");
+  EXPECT_EQ(folder.count(), 1U);
+  remove_temporaries_on_signal();
+  EXPECT_EQ(folder.count(), 0U);
+}
+
+TEST(OpenUnnamedBeside, LeavesNothingToSee) {
+  const ScratchFolder folder;
+  const int fd = open_unnamed_beside(folder / "a.txt");
+  EXPECT_EQ(folder.count(), 0U);
+  EXPECT_EQ(::write(fd, "abc", 3), 3);
+  char back[3] = {};
+  EXPECT_EQ(::pread(fd, back, 3, 0), 3);
+  EXPECT_EQ(std::string(back, 3), "abc");
+  ::close(fd);
+  EXPECT_NE(config_error([&] { open_unnamed_beside(folder.path()); }), "");
+}
+
 TEST(WriteFile, ReplacesAFileAndKeepsALink) {
   const ScratchFolder folder;
   const fs::path file = folder.write("a.txt", "old");
