@@ -198,7 +198,7 @@ void direct(const PackJob<typename V::Scalar>& codes, const TileJob<typename V::
   }
   for (int r = 0; r < kRows; ++r) {
     for (std::int64_t n = 0; n < job.valid; ++n) {
-      job.y[r * job.y_stride + n] = total[r * kPanel + n];
+      job.y[r * job.y_stride + n] = total[std::int64_t{r} * kPanel + n];
     }
   }
 }
