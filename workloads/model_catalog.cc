@@ -34,27 +34,30 @@ constexpr std::array<std::array<std::string_view, 2>, 4> kTitles = {{
 
 }  // namespace
 
-ModelSpec load_model(const std::string& name_or_path, const fs::path& configs) {
+fs::path find_model(const std::string& name_or_path, const fs::path& configs) {
   std::error_code error;  // a name too long for a file is an unknown one
   if (name_or_path.find('/') == std::string::npos && name_or_path.ends_with(".json") &&
       !fs::exists(name_or_path, error) && fs::exists(configs / "models" / name_or_path, error)) {
-    return load_model(name_or_path.substr(0, name_or_path.size() - 5), configs);
+    return configs / "models" / name_or_path;
   }
-  const fs::path named = configs / "models" / (name_or_path + ".json");
   const bool is_name =
       name_or_path.find('/') == std::string::npos && !name_or_path.ends_with(".json");
-  if (is_name && !fs::exists(named, error)) {
+  if (!is_name) return name_or_path;
+  fs::path named = configs / "models" / (name_or_path + ".json");
+  if (!fs::exists(named, error)) {
     std::string known;
     for (const std::string& n : list_models(configs)) known += (known.empty() ? "" : ", ") + n;
     throw base::ConfigError(
         {name_or_path, 0, 0},
         fmt::format("no such model; known: {}, or a path to a config.json", known));
   }
-  const fs::path path = is_name ? named : fs::path(name_or_path);
-  std::string name = is_name ? name_or_path : path.stem().string();
-  if (!is_name && name == "config" && path.has_parent_path()) {
-    name = path.parent_path().filename().string();
-  }
+  return named;
+}
+
+ModelSpec load_model(const std::string& name_or_path, const fs::path& configs) {
+  const fs::path path = find_model(name_or_path, configs);
+  std::string name = path.stem().string();
+  if (name == "config" && path.has_parent_path()) name = path.parent_path().filename().string();
   ModelSpec model = read_model(base::read_config_file(path), name);
   for (const auto& [known, title] : kTitles) {
     if (known == model.name) model.title = title;

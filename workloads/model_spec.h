@@ -129,7 +129,10 @@ struct ModelSpec {
 // position for missing, mistyped, out-of-range or contradictory values.
 ModelSpec read_model(const base::ConfigFile& file, std::string name);
 
-// A name from configs/models (with or without .json) or a path to a config.json.
+// The file meant by a name from configs/models (with or without .json) or by a path to a
+// config.json. Throws ConfigError for a name that is not there.
+std::filesystem::path find_model(const std::string& name_or_path,
+                                 const std::filesystem::path& configs);
 ModelSpec load_model(const std::string& name_or_path, const std::filesystem::path& configs);
 
 // Every number of the specification as text: models that differ in anything have another

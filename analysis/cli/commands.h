@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "reference/model/checkpoint_writer.h"
+#include "reference/model/convert_checkpoint.h"
 #include "reference/study/precision_study.h"
 #include "sim/base/error.h"
 #include "workloads/count.h"
@@ -77,6 +79,19 @@ struct ReferenceCommand {
 };
 // Runs the functional model on a checkpoint.
 base::ExitCode run_reference(const Context& context, const ReferenceCommand& options);
+
+struct CheckpointCommand {
+  // Either random weights for a configuration,
+  std::string model;
+  std::uint64_t seed = 0;
+  // or another checkpoint's weights, quantised or (with `dequantise`) decoded.
+  reference::ConvertSource from;
+  reference::QuantiseFormats quantise;
+  std::optional<workloads::Dtype> dequantise;
+  reference::CheckpointTarget target;
+};
+// Writes a checkpoint: with random weights, or another one's in other formats.
+base::ExitCode write_checkpoint(const Context& context, const CheckpointCommand& options);
 
 base::ExitCode list(const Context& context, const std::string& what);
 

@@ -227,8 +227,8 @@ void finish_reference(cli::ReferenceCommand& o, const ReferenceText& text) {
   o.session.dump = text.dump;
   if (!text.study.empty()) {
     const auto& names = r::kStudyNames;
-    o.study = static_cast<r::Study>(std::find(names.begin(), names.end(), text.study) -
-                                    names.begin());
+    o.study =
+        static_cast<r::Study>(std::find(names.begin(), names.end(), text.study) - names.begin());
     if (!o.session.out.empty() || !o.trace.empty() || o.session.generate > 0 ||
         !o.session.dump.empty()) {
       throw UsageError("--study goes without --out, --dump, --trace and --generate");
@@ -242,6 +242,84 @@ void finish_reference(cli::ReferenceCommand& o, const ReferenceText& text) {
   if (o.session.out.empty() && o.session.generate == 0 && o.trace.empty()) {
     throw UsageError("nothing to do: give --out, --generate, --trace or --study");
   }
+}
+
+struct CheckpointText {
+  std::string seed;
+  std::vector<std::string> quantise;
+  std::string dequantise;
+  std::string shard_size = "2 GB";
+};
+
+void add_checkpoint_options(CLI::App& app, cli::CheckpointCommand& o, CheckpointText& text) {
+  CLI::Option* model = app.add_option(
+      "--model", o.model, "random weights for it: name in configs/models, or a config.json");
+  app.add_option("--seed", text.seed, "of the random weights; default 0")->needs(model);
+  CLI::Option* from =
+      app.add_option("--from", o.from.folder, "checkpoint to convert")->excludes(model);
+  CLI::Option* quantise =
+      app.add_option("--quantise", text.quantise,
+                     "experts=mxfp4|mxfp4-floor|fp8|none,linear=fp8|none; left out = none")
+          ->delimiter(',')
+          ->needs(from);
+  app.add_option("--dequantise", text.dequantise, "FP8 and FP4 weights to f32 or bf16")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->needs(from)
+      ->excludes(quantise);
+  app.add_option("--config", o.from.config, "config.json to start from in place of the folder's")
+      ->needs(from);
+  app.add_option("--out", o.target.folder, "folder to write")->required();
+  app.add_option("--shard-size", text.shard_size, "largest file, such as 2GB; default 2 GB");
+  app.add_flag("--force", o.target.overwrite, "replace a checkpoint that is there");
+}
+
+// "experts=mxfp4" or "linear=fp8"
+void read_quantise(const std::string& item, foretoken::reference::QuantiseFormats& formats) {
+  using To = foretoken::reference::QuantiseTo;
+  const std::size_t equals = std::min(item.find('='), item.size());
+  const std::string what = item.substr(0, equals);
+  const std::string to = item.substr(std::min(equals + 1, item.size()));
+  const bool experts = what == "experts";
+  if (to == "none" || to == "fp8") {
+    (experts ? formats.experts : formats.linear) = to == "fp8" ? To::kFp8 : To::kNone;
+  } else if (experts && (to == "mxfp4" || to == "mxfp4-floor")) {
+    formats.experts = to == "mxfp4" ? To::kMxfp4 : To::kMxfp4Floor;
+  } else {
+    throw UsageError("--quantise: '" + item +
+                     "' is not one of experts=mxfp4|mxfp4-floor|fp8|none, linear=fp8|none");
+  }
+  if (!experts && what != "linear") {
+    throw UsageError("--quantise: '" + item + "' names neither experts nor linear");
+  }
+}
+
+void finish_checkpoint(cli::CheckpointCommand& o, const CheckpointText& text) {
+  using To = foretoken::reference::QuantiseTo;
+  if (o.model.empty() && o.from.folder.empty()) {
+    throw UsageError("checkpoint: give --model for random weights, or --from to convert");
+  }
+  if (!text.seed.empty()) {
+    o.seed = static_cast<std::uint64_t>(count_value("--seed", text.seed, 0));
+  }
+  for (const std::string& item : text.quantise) read_quantise(item, o.quantise);
+  if (!text.dequantise.empty()) {
+    o.dequantise = text.dequantise == "f32" ? foretoken::workloads::Dtype::kFp32
+                                            : foretoken::workloads::Dtype::kBf16;
+  }
+  if (o.model.empty() && !o.dequantise && o.quantise.experts == To::kNone &&
+      o.quantise.linear == To::kNone) {
+    throw UsageError("checkpoint: nothing to convert; give --quantise or --dequantise");
+  }
+  double bytes = 0.0;
+  try {
+    bytes = foretoken::base::parse_quantity(text.shard_size, foretoken::base::UnitKind::kBytes);
+  } catch (const std::invalid_argument& error) {
+    throw UsageError(std::string("--shard-size: ") + error.what());
+  }
+  if (!(bytes >= 1.0 && bytes <= 1e15)) {
+    throw UsageError("--shard-size: " + text.shard_size + " is not between 1 B and 1 PB");
+  }
+  o.target.shard_bytes = static_cast<std::uint64_t>(bytes);
 }
 
 ExitCode dispatch(int argc, char** argv) {
@@ -347,8 +425,21 @@ ExitCode dispatch(int argc, char** argv) {
       if (reference_text.arithmetic != "exact") {
         reference.command += " --arithmetic " + reference_text.arithmetic;
       }
-      if (reference_text.carrier != "f64") reference.command += " --carrier " + reference_text.carrier;
+      if (reference_text.carrier != "f64")
+        reference.command += " --carrier " + reference_text.carrier;
       return cli::run_reference(context, reference);
+    };
+  });
+
+  cli::CheckpointCommand checkpoint;
+  CheckpointText checkpoint_text;
+  CLI::App* checkpoint_app =
+      app.add_subcommand("checkpoint", "writes a checkpoint: random weights, or other formats");
+  add_checkpoint_options(*checkpoint_app, checkpoint, checkpoint_text);
+  checkpoint_app->callback([&] {
+    action = [&](const cli::Context& context) {
+      finish_checkpoint(checkpoint, checkpoint_text);
+      return cli::write_checkpoint(context, checkpoint);
     };
   });
 

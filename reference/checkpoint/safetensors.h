@@ -13,6 +13,8 @@
 #include <unordered_set>
 #include <vector>
 
+#include "sim/base/output.h"
+
 namespace foretoken::reference {
 
 enum class StorageDtype : std::uint8_t {
@@ -141,13 +143,42 @@ class SafetensorsWriter {
  private:
   struct Spool;
   [[nodiscard]] Spool& open_tensor(std::size_t tensor) const;
-  [[nodiscard]] std::string header(std::span<const Spool* const> order) const;
 
   std::filesystem::path path_;
   int fd_ = -1;  // the spool file
   std::uint64_t spooled_ = 0;
   std::vector<std::unique_ptr<Spool>> spools_;
   std::unordered_set<std::string> names_;
+};
+
+// A tensor before its bytes are there.
+struct PlannedTensor {
+  std::string name;
+  StorageDtype dtype = StorageDtype::kF32;
+  std::vector<std::int64_t> shape;
+
+  [[nodiscard]] std::uint64_t bytes() const;  // std::invalid_argument for an impossible shape
+};
+
+// Writes a file whose tensors are all known beforehand, in one pass and without a spool file: for
+// checkpoints, whose size the disk should see once only. Gives the same bytes as SafetensorsWriter
+// does for the same tensors, and nothing is visible before commit() either.
+class SafetensorsStream {
+ public:
+  // Throws what SafetensorsWriter's functions throw for the same mistakes.
+  SafetensorsStream(const std::filesystem::path& path, std::vector<PlannedTensor> tensors);
+
+  // In the order in which their bytes have to come, one tensor right behind the other.
+  [[nodiscard]] const std::vector<PlannedTensor>& tensors() const { return tensors_; }
+  void append(std::span<const std::byte> bytes);
+  // std::invalid_argument when there were fewer or more bytes than the tensors take.
+  void commit();
+
+ private:
+  std::filesystem::path path_;
+  std::vector<PlannedTensor> tensors_;
+  std::uint64_t missing_ = 0;  // bytes still to come
+  base::OutputFile out_;
 };
 
 }  // namespace foretoken::reference

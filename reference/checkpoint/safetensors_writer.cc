@@ -48,6 +48,47 @@ std::string_view as_text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
+// One tensor as the header has it.
+struct HeaderEntry {
+  std::string_view name;
+  StorageDtype dtype = StorageDtype::kF32;
+  std::span<const std::int64_t> shape;
+  std::uint64_t bytes = 0;
+};
+
+// The order of tensors in a file: wide elements first, so that all data is aligned, then by name.
+auto place(StorageDtype dtype, std::string_view name) {
+  return std::pair(-element_size(dtype), name);
+}
+
+std::string header_text(std::span<const HeaderEntry> entries) {
+  std::string text = "{";
+  std::uint64_t offset = 0;
+  for (const HeaderEntry& entry : entries) {
+    if (text.size() > 1) text += ',';
+    text += fmt::format(R"({}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})",
+                        name_as_json(std::string(entry.name)), to_string(entry.dtype),
+                        fmt::join(entry.shape, ","), offset, offset + entry.bytes);
+    offset += entry.bytes;
+  }
+  text += '}';
+  // The length before it has 8 bytes itself.
+  text.resize((text.size() + kAlignment - 1) / kAlignment * kAlignment, ' ');
+  if (text.size() > kMostHeaderBytes) {
+    throw std::invalid_argument("the names of the tensors take too much room");
+  }
+  return text;
+}
+
+void write_header(base::OutputFile& out, const std::string& text) {
+  std::array<char, sizeof(std::uint64_t)> length{};
+  for (std::size_t i = 0; i < length.size(); ++i) {
+    length.at(i) = static_cast<char>(text.size() >> (8 * i) & 0xFF);
+  }
+  out.append({length.data(), length.size()});
+  out.append(text);
+}
+
 }  // namespace
 
 struct SafetensorsWriter::Spool {
@@ -128,25 +169,6 @@ void SafetensorsWriter::finish(std::size_t tensor, std::vector<std::int64_t> sha
   spool.finished = true;
 }
 
-std::string SafetensorsWriter::header(std::span<const Spool* const> order) const {
-  std::string text = "{";
-  std::uint64_t offset = 0;
-  for (const Spool* spool : order) {
-    if (offset != 0 || text.size() > 1) text += ',';
-    text += fmt::format(R"({}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})",
-                        name_as_json(spool->name), to_string(spool->dtype),
-                        fmt::join(spool->shape, ","), offset, offset + spool->bytes);
-    offset += spool->bytes;
-  }
-  text += '}';
-  // The length before it has 8 bytes itself.
-  text.resize((text.size() + kAlignment - 1) / kAlignment * kAlignment, ' ');
-  if (text.size() > kMostHeaderBytes) {
-    throw std::invalid_argument("the names of the tensors take too much room");
-  }
-  return text;
-}
-
 void SafetensorsWriter::commit() {
   if (fd_ < 0) throw std::invalid_argument(path_.string() + " is already written");
   std::vector<const Spool*> order;
@@ -157,18 +179,16 @@ void SafetensorsWriter::commit() {
     }
     order.push_back(spool.get());
   }
-  std::ranges::sort(order, {}, [](const Spool* spool) {
-    return std::pair(-element_size(spool->dtype), std::string_view(spool->name));
-  });
-  const std::string text = header(order);
+  std::ranges::sort(order, {}, [](const Spool* spool) { return place(spool->dtype, spool->name); });
+  std::vector<HeaderEntry> entries;
+  entries.reserve(order.size());
+  for (const Spool* spool : order) {
+    entries.push_back({spool->name, spool->dtype, spool->shape, spool->bytes});
+  }
+  const std::string text = header_text(entries);
 
   base::OutputFile out(path_);
-  std::array<char, sizeof(std::uint64_t)> length{};
-  for (std::size_t i = 0; i < length.size(); ++i) {
-    length.at(i) = static_cast<char>(text.size() >> (8 * i) & 0xFF);
-  }
-  out.append({length.data(), length.size()});
-  out.append(text);
+  write_header(out, text);
   std::vector<std::byte> buffer(kCopyBytes);
   for (const Spool* spool : order) {
     for (Extent extent : spool->extents) {
@@ -191,6 +211,51 @@ void SafetensorsWriter::commit() {
   }
   out.commit();
   ::close(std::exchange(fd_, -1));
+}
+
+std::uint64_t PlannedTensor::bytes() const {
+  const std::optional<std::int64_t> count = tensor_bytes(dtype, shape);
+  if (!count) {
+    throw std::invalid_argument(fmt::format("tensor {}: a shape that cannot be: [{}]",
+                                            quote_tensor(name), fmt::join(shape, ", ")));
+  }
+  return static_cast<std::uint64_t>(*count);
+}
+
+SafetensorsStream::SafetensorsStream(const std::filesystem::path& path,
+                                     std::vector<PlannedTensor> tensors)
+    : path_(path), tensors_(std::move(tensors)), out_(path) {
+  if (tensors_.size() > kMostTensors) throw std::invalid_argument("too many tensors");
+  std::ranges::sort(tensors_, {},
+                    [](const PlannedTensor& tensor) { return place(tensor.dtype, tensor.name); });
+  std::unordered_set<std::string_view> names;
+  std::vector<HeaderEntry> entries;
+  entries.reserve(tensors_.size());
+  for (const PlannedTensor& tensor : tensors_) {
+    check_name(tensor.name);
+    if (tensor.shape.size() > kMostDimensions) {
+      throw std::invalid_argument("tensor " + quote_tensor(tensor.name) + ": too many dimensions");
+    }
+    if (!names.insert(tensor.name).second) {
+      throw std::invalid_argument("tensor " + quote_tensor(tensor.name) + " is written twice");
+    }
+    entries.push_back({tensor.name, tensor.dtype, tensor.shape, tensor.bytes()});
+    missing_ += entries.back().bytes;
+  }
+  write_header(out_, header_text(entries));
+}
+
+void SafetensorsStream::append(std::span<const std::byte> bytes) {
+  if (bytes.size() > missing_) throw std::invalid_argument(path_.string() + ": too many bytes");
+  out_.append(as_text(bytes));
+  missing_ -= bytes.size();
+}
+
+void SafetensorsStream::commit() {
+  if (missing_ > 0) {
+    throw std::invalid_argument(fmt::format("{}: {} bytes are missing", path_.string(), missing_));
+  }
+  out_.commit();
 }
 
 }  // namespace foretoken::reference

@@ -27,7 +27,9 @@ constexpr std::int64_t kHeadBytes = 64 << 20;  // of the head's rows mapped at o
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-bool is_on(Switch s, bool otherwise) { return s == Switch::kOn || (s == Switch::kAuto && otherwise); }
+bool is_on(Switch s, bool otherwise) {
+  return s == Switch::kOn || (s == Switch::kAuto && otherwise);
+}
 
 // Dtypes of a product: FP8 codes meet FP8 or FP4 weights, everything else runs in BF16; FP32
 // weights take the tensor cores' FP32 form.
@@ -61,9 +63,8 @@ Engine<T, Acc>::Engine(const ReferenceSetup& setup)
   if (hyper_) compressed_rope_ = Rope(model_.rope_dim, math_.compress_theta, math_.yarn);
   const Dtype plain = model_.storage.quantised ? Dtype::kBf16 : model_.storage.plain;
   if (hyper_) {
-    entry_bytes_ = quantise_kv_
-                       ? kv_entry_bytes(model_.head_dim - model_.rope_dim, model_.rope_dim)
-                       : workloads::element_bytes(plain, model_.head_dim);
+    entry_bytes_ = quantise_kv_ ? kv_entry_bytes(model_.head_dim - model_.rope_dim, model_.rope_dim)
+                                : workloads::element_bytes(plain, model_.head_dim);
     index_bytes_ = quantise_index_ ? model_.index_dim / 2 + ceil_div(model_.index_dim, 32)
                                    : workloads::element_bytes(plain, model_.index_dim);
   } else {
@@ -178,7 +179,8 @@ void Engine<T, Acc>::requantise(Linear& w) const {
         const std::int64_t r_end = std::min(rows, r + kBlock);
         const std::int64_t c_end = std::min(columns, c + kBlock);
         for (std::int64_t i = r; i < r_end; ++i) {
-          for (std::int64_t j = c; j < c_end; ++j) amax = std::max<double>(amax, std::abs(at(i, j)));
+          for (std::int64_t j = c; j < c_end; ++j)
+            amax = std::max<double>(amax, std::abs(at(i, j)));
         }
         const double scale = kFp8Activation.of(amax);
         for (std::int64_t i = r; i < r_end; ++i) {
@@ -190,8 +192,8 @@ void Engine<T, Acc>::requantise(Linear& w) const {
     }
   } else {
     constexpr std::int64_t kBlock = 32;
-    const ScaleRule rule = options_.expert_weights == ExpertWeights::kMxfp4 ? ScaleRule::kDeepseek
-                                                                            : ScaleRule::kMx;
+    const ScaleRule rule =
+        options_.expert_weights == ExpertWeights::kMxfp4 ? ScaleRule::kDeepseek : ScaleRule::kMx;
     std::array<float, kBlock> block{};
     for (std::int64_t i = 0; i < rows; ++i) {
       for (std::int64_t c = 0; c < columns; c += kBlock) {

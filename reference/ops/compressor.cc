@@ -48,14 +48,14 @@ bool CompressorState<T>::push(const Numerics<T, Acc>& numerics, std::int64_t pos
     }
     entry[c] = numerics.narrow(pooled / sum);
   }
+  const auto current = static_cast<std::ptrdiff_t>((slots - shape_.ratio) * projected);
   if (shape_.overlap) {
-    const auto half = static_cast<std::ptrdiff_t>(shape_.ratio * projected);
-    std::copy(values_.begin() + half, values_.end(), values_.begin());
-    std::copy(scores_.begin() + half, scores_.end(), scores_.begin());
-    // The current rows are empty again: the next block has not begun.
-    std::fill(values_.begin() + half, values_.end(), T{0});
-    std::fill(scores_.begin() + half, scores_.end(), -std::numeric_limits<T>::infinity());
+    std::copy(values_.begin() + current, values_.end(), values_.begin());
+    std::copy(scores_.begin() + current, scores_.end(), scores_.begin());
   }
+  // The current rows are empty again: the next block has not begun.
+  std::fill(values_.begin() + current, values_.end(), T{0});
+  std::fill(scores_.begin() + current, scores_.end(), -std::numeric_limits<T>::infinity());
   return true;
 }
 

@@ -17,7 +17,7 @@
 #include <string>
 #include <thread>
 
-#include "tests/sim/base/test_support.h"
+#include "tests/cli/shell.h"
 
 namespace foretoken {
 namespace {
@@ -31,61 +31,7 @@ using testing::MatchesRegex;
 using testing::StartsWith;
 using Json = nlohmann::json;
 
-const fs::path kConfigs = fs::path(FORETOKEN_SOURCE_DIR) / "configs";
-
-struct Outcome {
-  int code = -1;
-  std::string out;
-  std::string err;
-};
-
-// Arguments as typed in a shell, in a folder of its own.
-class Shell {
- public:
-  Outcome operator()(const std::string& arguments) const {
-    const std::string line = "cd '" + folder.path().string() + "' && FORETOKEN_CONFIGS='" +
-                             configs.string() + "' '" FORETOKEN_PROGRAM "' " + arguments + " >'" +
-                             (folder / ".out").string() + "' 2>'" + (folder / ".err").string() +
-                             "'";
-    const int status = std::system(line.c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
-            content_of(folder / ".out"), content_of(folder / ".err")};
-  }
-  // A copy of configs/ whose files may be edited.
-  void copy_configs() {
-    configs = folder / "configs";
-    fs::copy(kConfigs, configs, fs::copy_options::recursive);
-  }
-  void edit(const std::string& file, const std::string& from, const std::string& to) const {
-    std::string text = content_of(configs / file);
-    const std::size_t at = text.find(from);
-    ASSERT_NE(at, std::string::npos) << file << " lacks " << from;
-    text.replace(at, from.size(), to);
-    std::ofstream(configs / file, std::ios::binary) << text;
-  }
-  // The line of stderr, with the scratch folder's name cut off.
-  [[nodiscard]] std::string relative(std::string text) const {
-    const std::string prefix = folder.path().string() + "/";
-    for (std::size_t at; (at = text.find(prefix)) != std::string::npos;) {
-      text.erase(at, prefix.size());
-    }
-    return text;
-  }
-
-  ScratchFolder folder;
-  fs::path configs = kConfigs;
-};
-
-bool one_line(const std::string& text) {
-  return !text.empty() && text.find('\n') == text.size() - 1;
-}
-
-void expect_refused(const Outcome& o, int code, const testing::Matcher<std::string>& message) {
-  EXPECT_EQ(o.code, code) << o.err;
-  EXPECT_EQ(o.out, "");
-  EXPECT_TRUE(one_line(o.err)) << o.err;
-  EXPECT_THAT(o.err, message);
-}
+const fs::path kConfigs = source_configs();
 
 const std::string kSmall =
     "run v4-context-length --set name=small --set 'models=[deepseek-v4-flash]' "
