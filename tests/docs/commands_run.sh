@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Runs every indented line that starts with "foretoken " in README.md and docs/*.md, in an empty folder
-# beside a link to configs. Usage: commands_run.sh SOURCE_DIR PROGRAM
+# beside links to configs and tests. Usage: commands_run.sh SOURCE_DIR PROGRAM
 set -euo pipefail
 source_dir=$1
 program=$2
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-ln -s "$source_dir/configs" "$work/configs"
+ln -s "$source_dir/configs" "$source_dir/tests" "$work"
 mkdir "$work/bin"
 ln -s "$program" "$work/bin/foretoken"
 cd "$work"

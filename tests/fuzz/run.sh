@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs one fuzz target from its seeds, for 30 seconds or FORETOKEN_FUZZ_SECONDS; an input that breaks it
+# Runs one fuzz target from its seeds, for a minute or FORETOKEN_FUZZ_SECONDS; an input that breaks it
 # is kept beside the program. Usage: run.sh PROGRAM NAME [PROBLEM...], NAME a folder of corpus/.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -12,7 +12,7 @@ if [ $# -gt 0 ]; then
     "what they need; configure again with them installed" >&2
   exit 1
 fi
-seconds=${FORETOKEN_FUZZ_SECONDS:-30}
+seconds=${FORETOKEN_FUZZ_SECONDS:-60}
 case "$seconds" in
   '' | *[!0-9]*) echo "FORETOKEN_FUZZ_SECONDS is '$seconds', not a number of seconds" >&2; exit 1 ;;
 esac
