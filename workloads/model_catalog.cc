@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "sim/base/error.h"
+#include "workloads/config_spelling.h"
 #include "workloads/model_spec.h"
 
 namespace foretoken::workloads {
@@ -58,7 +59,7 @@ ModelSpec load_model(const std::string& name_or_path, const fs::path& configs) {
   const fs::path path = find_model(name_or_path, configs);
   std::string name = path.stem().string();
   if (name == "config" && path.has_parent_path()) name = path.parent_path().filename().string();
-  ModelSpec model = read_model(base::read_config_file(path), name);
+  ModelSpec model = read_model(read_model_config(path), name);
   for (const auto& [known, title] : kTitles) {
     if (known == model.name) model.title = title;
   }

@@ -149,7 +149,7 @@ class Product {
     }
     // Few panels and many rows: threads share a panel, each packing it for itself.
     const std::int64_t parts =
-        std::clamp<std::int64_t>(std::min(2 * threads() / panels, m / 32), 1, tiles_);
+        std::clamp<std::int64_t>(std::min(2 * std::int64_t{threads()} / panels, m / 32), 1, tiles_);
     parallel_for(tiles_, 8 * m * w_.columns, [this](std::int64_t t) { pack_inputs(t); });
     parallel_for(panels * parts, work, [this, parts](std::int64_t i) {
       const std::int64_t part = i % parts;

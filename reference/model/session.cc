@@ -13,6 +13,7 @@
 #include "sim/base/config.h"
 #include "sim/base/error.h"
 #include "sim/base/progress.h"
+#include "workloads/config_spelling.h"
 #include "workloads/trace_writer.h"
 
 namespace foretoken::reference {
@@ -44,7 +45,7 @@ bool needs_drafts(const std::vector<std::string>& patterns) {
 
 LoadedCheckpoint load_checkpoint(const std::filesystem::path& folder) {
   Checkpoint checkpoint(folder);
-  const base::ConfigFile file = base::read_config_file(checkpoint.config_path());
+  const base::ConfigFile file = workloads::read_model_config(checkpoint.config_path());
   std::string name = std::filesystem::absolute(folder).lexically_normal().filename().string();
   if (name.empty()) name = std::filesystem::absolute(folder).parent_path().filename().string();
   workloads::ModelSpec model = workloads::read_model(file, name);
