@@ -287,10 +287,12 @@ Recorder::Id Engine<T, Acc>::mla_attention(const LayerSpec& /*layer*/, const Chu
   return last;
 }
 
+// NOLINTBEGIN(bugprone-macro-parentheses): the arguments are types
 #define FORETOKEN_INSTANTIATE(T, A)                  \
   template Recorder::Id Engine<T, A>::mla_attention( \
       const LayerSpec&, const Chunk&, const Context&, LayerCache<T>&, std::vector<T>&);
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)
+// NOLINTEND(bugprone-macro-parentheses)
 #undef FORETOKEN_INSTANTIATE
 
 }  // namespace foretoken::reference

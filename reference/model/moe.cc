@@ -284,10 +284,12 @@ Recorder::Id Engine<T, Acc>::ffn(const LayerSpec& layer, const Chunk& chunk, con
                        Dtype::kBf16, {y_id});
 }
 
+// NOLINTBEGIN(bugprone-macro-parentheses): the arguments are types
 #define FORETOKEN_INSTANTIATE(T, A)                                                       \
   template Recorder::Id Engine<T, A>::ffn(const LayerSpec&, const Chunk&, const Context&, \
                                           std::vector<T>&);
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)
+// NOLINTEND(bugprone-macro-parentheses)
 #undef FORETOKEN_INSTANTIATE
 
 }  // namespace foretoken::reference

@@ -17,6 +17,7 @@
 #include "reference/model/tensor_names.h"
 #include "sim/base/config_tree.h"
 #include "sim/base/error.h"
+#include "workloads/config_spelling.h"
 
 namespace foretoken::reference {
 
@@ -310,7 +311,8 @@ std::vector<PlannedTensor> checkpoint_tensors(const ModelSpec& model) {
 WrittenCheckpoint write_random_checkpoint(const std::filesystem::path& config, std::uint64_t seed,
                                           const CheckpointTarget& target) {
   const std::string text = read_config_text(config);
-  const base::ConfigFile file = workloads::with_release_keys(base::parse_json(config.string(), text));
+  const base::ConfigFile file =
+      workloads::with_release_keys(base::parse_json(config.string(), text));
   std::string name = config.stem().string();
   const ModelSpec model = workloads::read_model(file, std::move(name));
   const Planned planned = plan(model, read_mathematics(file, model).power_of_two_scales);

@@ -464,6 +464,7 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
   return last;
 }
 
+// NOLINTBEGIN(bugprone-macro-parentheses): the arguments are types
 #define FORETOKEN_INSTANTIATE(T, A)                                                                \
   template typename Engine<T, A>::Selection Engine<T, A>::select(                                  \
       const T*, const T*, std::int64_t, std::int64_t, std::int64_t, const std::vector<T>&,         \
@@ -471,6 +472,7 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
   template Recorder::Id Engine<T, A>::v4_attention(const LayerSpec&, const Chunk&, const Context&, \
                                                    LayerCache<T>&, std::vector<T>&);
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)
+// NOLINTEND(bugprone-macro-parentheses)
 #undef FORETOKEN_INSTANTIATE
 
 }  // namespace foretoken::reference

@@ -72,10 +72,12 @@ void attend(const Numerics<T, Acc>& numerics, const AttentionShape& shape, const
   }
 }
 
+// NOLINTBEGIN(bugprone-macro-parentheses): the arguments are types
 #define FORETOKEN_INSTANTIATE(T, A)                                            \
   template void attend(const Numerics<T, A>&, const AttentionShape&, const T*, \
                        std::span<const KeyRun<T>>, const float*, T*);
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)
+// NOLINTEND(bugprone-macro-parentheses)
 #undef FORETOKEN_INSTANTIATE
 
 }  // namespace foretoken::reference

@@ -61,10 +61,12 @@ bool CompressorState<T>::push(const Numerics<T, Acc>& numerics, std::int64_t pos
 
 template class CompressorState<double>;
 template class CompressorState<float>;
+// NOLINTBEGIN(bugprone-macro-parentheses): the arguments are types
 #define FORETOKEN_INSTANTIATE(T, A)                                                               \
   template bool CompressorState<T>::push(const Numerics<T, A>&, std::int64_t, const A*, const A*, \
                                          const float*, T*);
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)
+// NOLINTEND(bugprone-macro-parentheses)
 #undef FORETOKEN_INSTANTIATE
 
 }  // namespace foretoken::reference

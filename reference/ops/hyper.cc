@@ -160,6 +160,7 @@ void hyper_head(const Numerics<T, Acc>& numerics, const HyperShape& shape,
 
 template void sinkhorn(double*, std::int64_t, std::int64_t, double);
 template void sinkhorn(float*, std::int64_t, std::int64_t, double);
+// NOLINTBEGIN(bugprone-macro-parentheses): the arguments are types
 #define FORETOKEN_INSTANTIATE(T, A)                                                                \
   template void hyper_weights(const Numerics<T, A>&, const HyperShape&, const HyperWeights&,       \
                               const HyperMix<T>&);                                                 \
@@ -170,6 +171,7 @@ template void sinkhorn(float*, std::int64_t, std::int64_t, double);
   template void hyper_head(const Numerics<T, A>&, const HyperShape&, const HyperWeights&,          \
                            const T*, std::int64_t, T*);
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)
+// NOLINTEND(bugprone-macro-parentheses)
 #undef FORETOKEN_INSTANTIATE
 
 }  // namespace foretoken::reference

@@ -89,6 +89,7 @@ void swiglu(const Numerics<T, Acc>& numerics, const T* gate, const T* up, const 
   });
 }
 
+// NOLINTBEGIN(bugprone-macro-parentheses): the arguments are types
 #define FORETOKEN_INSTANTIATE(T, A)                                                               \
   template void rms_norm(const Numerics<T, A>&, const T*, const T*, double, std::int64_t,         \
                          std::int64_t, T*);                                                       \
@@ -98,6 +99,7 @@ void swiglu(const Numerics<T, Acc>& numerics, const T* gate, const T* up, const 
   template void swiglu(const Numerics<T, A>&, const T*, const T*, const T*, double, std::int64_t, \
                        std::int64_t, T*);
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)
+// NOLINTEND(bugprone-macro-parentheses)
 #undef FORETOKEN_INSTANTIATE
 
 }  // namespace foretoken::reference

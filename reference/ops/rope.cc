@@ -72,11 +72,13 @@ void Rope::rotate_heads(const Numerics<T, Acc>& numerics, T* x, std::int64_t hea
   }
 }
 
+// NOLINTBEGIN(bugprone-macro-parentheses): the arguments are types
 #define FORETOKEN_INSTANTIATE(T, A)                                                            \
   template void Rope::rotate(const Numerics<T, A>&, T*, std::int64_t, bool, RopeLayout) const; \
   template void Rope::rotate_heads(const Numerics<T, A>&, T*, std::int64_t, std::int64_t,      \
                                    std::int64_t, bool, RopeLayout) const;
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)
+// NOLINTEND(bugprone-macro-parentheses)
 #undef FORETOKEN_INSTANTIATE
 
 }  // namespace foretoken::reference

@@ -79,10 +79,12 @@ void route(const Numerics<T, Acc>& numerics, const RouterShape& shape, const T* 
 
 template double sqrt_softplus(double);
 template float sqrt_softplus(float);
+// NOLINTBEGIN(bugprone-macro-parentheses): the arguments are types
 #define FORETOKEN_INSTANTIATE(T, A)                                                      \
   template void route(const Numerics<T, A>&, const RouterShape&, const T*, const float*, \
                       const std::int32_t*, std::int32_t*, T*);
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)
+// NOLINTEND(bugprone-macro-parentheses)
 #undef FORETOKEN_INSTANTIATE
 
 }  // namespace foretoken::reference

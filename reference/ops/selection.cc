@@ -71,10 +71,12 @@ void top_k(const T* scores, std::int64_t n, std::int64_t k, std::vector<std::int
 
 template void top_k(const double*, std::int64_t, std::int64_t, std::vector<std::int32_t>&);
 template void top_k(const float*, std::int64_t, std::int64_t, std::vector<std::int32_t>&);
+// NOLINTBEGIN(bugprone-macro-parentheses): the arguments are types
 #define FORETOKEN_INSTANTIATE(T, A)                                                   \
   template void index_scores(const Numerics<T, A>&, const T*, const T*, std::int64_t, \
                              std::int64_t, const T*, std::int64_t, bool, T*);
 FORETOKEN_FOR_NUMERICS(FORETOKEN_INSTANTIATE)
+// NOLINTEND(bugprone-macro-parentheses)
 #undef FORETOKEN_INSTANTIATE
 
 }  // namespace foretoken::reference

@@ -85,9 +85,9 @@ TEST_P(Invariance, EverySplitGivesTheSameBits) {
   }
   std::mt19937 random(7);
   for (int round = 0; round < 3; ++round) {
-    std::vector<std::int64_t> steps;
-    for (int i = 0; i < 40; ++i) {
-      steps.push_back(std::uniform_int_distribution<std::int64_t>(1, 40)(random));
+    std::vector<std::int64_t> steps(40);
+    for (std::int64_t& step : steps) {
+      step = std::uniform_int_distribution<std::int64_t>(1, 40)(random);
     }
     expect_equal(whole, run(tokens_, steps), "random steps " + std::to_string(round));
   }
