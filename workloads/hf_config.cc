@@ -164,10 +164,13 @@ void read_v4(ConfigVisitor& v, ModelSpec& m) {
   std::vector<std::int64_t> ratios;
   v.integers({"compress_ratios", ""}, ratios, {.min = 0, .max = 1 << 20}, kPerLayer);
   const auto wanted = static_cast<std::size_t>(c.layer_count + c.draft_count);
-  v.check(ratios.size() == wanted, "compress_ratios",
+  // A configuration that was stripped of its MTP block may have kept the block's ratio.
+  const bool stripped = c.draft_count == 0 && ratios.size() == wanted + 1;
+  v.check(ratios.size() == wanted || stripped, "compress_ratios",
           fmt::format("'compress_ratios' has {} entries; {} layers and {} MTP blocks need {}",
                       ratios.size(), c.layer_count, c.draft_count, wanted));
   read_storage(v, m, Dtype::kFp4, false);
+  if (stripped) ratios.pop_back();
   for (std::size_t i = 0; i < ratios.size(); ++i) {
     LayerSpec layer = v4_layer(ratios[i]);
     layer.hash_routing = static_cast<std::int64_t>(i) < hash_layers;

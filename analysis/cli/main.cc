@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 
 #include <unistd.h>
+#include <cmath>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -219,6 +220,10 @@ void finish_reference(cli::ReferenceCommand& o, const ReferenceText& text) {
   options.bf16_index_scores = text.index_scores == "bf16";
   options.quantised_output_groups = text.output_groups == "fp8";
   options.clamp_shared_expert = text.shared_clamp == "on";
+  // CLI::Range lets a NaN pass.
+  if (std::isnan(o.session.sampling.temperature))
+    throw UsageError("--temperature: nan is no number");
+  if (std::isnan(o.session.sampling.top_p)) throw UsageError("--top-p: nan is no number");
   o.session.prefill = count_value("--prefill", text.prefill, 0);
   o.session.generate = count_value("--generate", text.generate, 0);
   o.session.sampling.seed = static_cast<std::uint64_t>(count_value("--seed", text.seed, 0));

@@ -3,10 +3,13 @@
 #include <nlohmann/json.hpp>
 #include <ostream>
 #include <sstream>
+#include <stdexcept>
 
 #include "analysis/cli/commands.h"
 #include "analysis/reports/table.h"
+#include "reference/kernels/matmul.h"
 #include "reference/model/token_file.h"
+#include "sim/base/error.h"
 #include "sim/base/output.h"
 #include "sim/base/quantity.h"
 
@@ -53,8 +56,7 @@ base::ExitCode run_study(const Context& context, const ReferenceCommand& options
   const Table table = study_table(result);
   if (!options.report.empty()) {
     std::string text = fmt::format("# {}\n\nModel: {}, {} tokens. Written by\n\n    {}\n\n",
-                                   result.title, loaded.model.name, tokens.size(),
-                                   options.command);
+                                   result.title, loaded.model.name, tokens.size(), options.command);
     text += to_markdown(table) + "\n";
     for (const std::string& note : result.notes) text += note + "\n";
     base::write_file(options.report, text);
@@ -77,6 +79,11 @@ base::ExitCode run_study(const Context& context, const ReferenceCommand& options
 }  // namespace
 
 base::ExitCode run_reference(const Context& context, const ReferenceCommand& options) {
+  try {
+    static_cast<void>(reference::simd());
+  } catch (const std::invalid_argument& error) {  // FORETOKEN_SIMD
+    throw base::UsageError(error.what());
+  }
   reference::SessionOptions session = options.session;
   const reference::LoadedCheckpoint loaded = reference::load_checkpoint(options.checkpoint);
   const std::vector<std::int32_t> tokens =
@@ -87,6 +94,10 @@ base::ExitCode run_reference(const Context& context, const ReferenceCommand& opt
   const reference::SessionReport report = reference::run_session(loaded, tokens, session);
   for (const std::string& name : report.unmatched) {
     context.err << fmt::format("foretoken: --dump: this run has no tensor '{}'\n", name);
+  }
+  if (report.not_finite > 0) {
+    context.err << fmt::format("foretoken: {} tokens have logits that are no finite numbers\n",
+                               report.not_finite);
   }
   if (options.trace == "-") {
     context.out << trace.str();

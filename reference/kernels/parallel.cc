@@ -7,6 +7,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -33,18 +34,19 @@ int default_threads() {
 class Pool {
  public:
   explicit Pool(int helpers) {
-    for (int i = 0; i < helpers; ++i) helpers_.emplace_back([this] { serve(); });
+    for (; helpers > 0; helpers /= 2) {
+      try {
+        for (int i = 0; i < helpers; ++i) helpers_.emplace_back([this] { serve(); });
+        return;
+      } catch (const std::system_error&) {
+        // The machine gives no more threads; half as many leave room for what they work on.
+        stop();
+      }
+    }
   }
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
-  ~Pool() {
-    {
-      const std::lock_guard lock(mutex_);
-      stop_ = true;
-    }
-    start_.notify_all();
-    for (std::thread& t : helpers_) t.join();
-  }
+  ~Pool() { stop(); }
 
   void run(std::int64_t n, const std::function<void(std::int64_t)>& body) {
     {
@@ -64,6 +66,17 @@ class Pool {
   }
 
  private:
+  void stop() {
+    {
+      const std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    start_.notify_all();
+    for (std::thread& t : helpers_) t.join();
+    helpers_.clear();
+    stop_ = false;
+  }
+
   void serve() {
     std::uint64_t seen = 0;
     for (;;) {

@@ -98,7 +98,7 @@ template <class T, class Acc>
 LayerCache<T> Engine<T, Acc>::empty_cache(const LayerSpec& layer) const {
   LayerCache<T> cache;
   if (!hyper_) return cache;
-  cache.window.assign(static_cast<std::size_t>(model_.window * model_.head_dim), T{0});
+  // The window's ring grows with the sequence: no tensor bounds the configuration's window.
   if (layer.ratio > 0) {
     cache.main = CompressorState<T>({layer.ratio, model_.head_dim, layer.overlap});
   }
@@ -308,6 +308,9 @@ RunResult Engine<T, Acc>::logits(const std::vector<T>& streams, std::int64_t tok
     }
     for (std::int64_t i = 0; i < m; ++i) {
       const T* row = y.data() + i * model_.vocab;
+      if (!std::all_of(row, row + model_.vocab, [](T v) { return std::isfinite(v); })) {
+        ++result.not_finite;
+      }
       result.best.push_back(
           static_cast<std::int32_t>(std::max_element(row, row + model_.vocab) - row));
     }

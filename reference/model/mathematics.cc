@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <string>
@@ -35,8 +36,7 @@ void read_rope_scaling(ConfigReader& v, Mathematics& m, double& mscale) {
   });
 }
 
-void read_quantisation(ConfigReader& v, Mathematics& m, const workloads::ModelSpec& model) {
-  m.activation_group = model.storage.fp8_block;
+void read_quantisation(ConfigReader& v, Mathematics& m) {
   m.quantised = base::group(v, {"quantization_config", "", Need::kOptional}, [&] {
     std::string format = "e4m3";
     v.text({"fmt", "", Need::kOptional}, format);
@@ -63,7 +63,7 @@ Mathematics read_mathematics(const base::ConfigFile& file, const workloads::Mode
          {.min = 1.0, .max = 1e12});
   double mscale = 1.0;
   read_rope_scaling(v, m, mscale);
-  read_quantisation(v, m, model);
+  read_quantisation(v, m);
 
   RouterShape& r = m.router;
   r.experts = model.experts;
@@ -81,9 +81,6 @@ Mathematics read_mathematics(const base::ConfigFile& file, const workloads::Mode
            base::kNonNegative);
     v.real({"hc_eps", "", Need::kOptional}, m.hyper_eps, UnitKind::kNumber, eps);
     m.softmax_scale = 1.0 / std::sqrt(static_cast<double>(model.head_dim));
-    v.check(model.rope_dim % 2 == 0, "qk_rope_head_dim", "'qk_rope_head_dim' has to be even");
-    v.check(model.index_dim >= model.rope_dim, "index_head_dim",
-            "'index_head_dim' is smaller than 'qk_rope_head_dim'");
   } else {
     v.integer({"n_group", "", Need::kOptional}, r.groups, {.min = 1, .max = 1 << 20});
     v.integer({"topk_group", "", Need::kOptional}, r.kept_groups, {.min = 1, .max = 1 << 20});
@@ -97,13 +94,19 @@ Mathematics read_mathematics(const base::ConfigFile& file, const workloads::Mode
         m.yarn.factor > 1.0 ? 0.1 * mscale * std::log(m.yarn.factor) + 1.0 : 1.0;
     m.softmax_scale =
         temperature * temperature / std::sqrt(static_cast<double>(model.nope_dim + model.rope_dim));
-    v.check(model.rope_dim % 2 == 0, "qk_rope_head_dim", "'qk_rope_head_dim' has to be even");
+  }
+  v.check(model.rope_dim % 2 == 0, "qk_rope_head_dim", "'qk_rope_head_dim' has to be even");
+  const auto indexed = [](const workloads::LayerSpec& l) {
+    return l.index != workloads::IndexMode::kNone;
+  };
+  if (std::ranges::any_of(model.layers, indexed) ||
+      std::ranges::any_of(model.draft_layers, indexed)) {
     v.check(model.index_dim >= model.rope_dim, "index_head_dim",
             "'index_head_dim' is smaller than 'qk_rope_head_dim'");
+    v.check((model.index_dim & (model.index_dim - 1)) == 0, "index_head_dim",
+            fmt::format("'index_head_dim' {} is no power of two, which its Hadamard rotation needs",
+                        model.index_dim));
   }
-  v.check((model.index_dim & (model.index_dim - 1)) == 0, "index_head_dim",
-          fmt::format("'index_head_dim' {} is no power of two, which its Hadamard rotation needs",
-                      model.index_dim));
   v.finish();
   return m;
 }

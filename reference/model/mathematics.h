@@ -24,8 +24,8 @@ struct Mathematics {
   std::int64_t expert_inner = 0;
   // Activations in front of FP8 and FP4 products: power-of-two scales ("ue8m0") or amax / 448.
   bool power_of_two_scales = true;
-  std::int64_t activation_group = 128;
-  bool quantised = false;  // has a quantization_config
+  std::int64_t activation_group = 128;  // inputs a scale; the release has 128 whatever the weights'
+  bool quantised = false;               // has a quantization_config
 };
 
 // Reads the keys; ModelSpec has been read from the same file. Throws ConfigError with the position.

@@ -231,12 +231,16 @@ Recorder::Id Engine<T, Acc>::ffn(const LayerSpec& layer, const Chunk& chunk, con
           row_weights[static_cast<std::size_t>(i)] =
               route_weights[size(r.token, topk) + static_cast<std::size_t>(r.slot)];
         }
-        feed(w, inner, in.data(), in_q.empty() ? nullptr : in_q.data(), row_weights.data(),
-             math_.swiglu_limit, m, out.data());
+        // V4 weights what goes into the down projection, V3.2 what comes out of it: not the same
+        // thing when that input is quantised.
+        feed(w, inner, in.data(), in_q.empty() ? nullptr : in_q.data(),
+             hyper_ ? row_weights.data() : nullptr, math_.swiglu_limit, m, out.data());
         for (std::int64_t i = 0; i < m; ++i) {
           Acc* to = sum.data() + rows[at + static_cast<std::size_t>(i)].token * d;
           const T* from = out.data() + i * d;
-          for (std::int64_t j = 0; j < d; ++j) to[j] += static_cast<Acc>(from[j]);
+          const Acc share =
+              hyper_ ? Acc{1} : static_cast<Acc>(row_weights[static_cast<std::size_t>(i)]);
+          for (std::int64_t j = 0; j < d; ++j) to[j] += share * static_cast<Acc>(from[j]);
         }
       }
       recorded = std::move(w);

@@ -35,6 +35,7 @@ struct RunRequest {
 struct RunResult {
   std::vector<std::int32_t> best;  // per token with logits: the id with the largest, lowest on ties
   std::vector<double> last;        // logits of the last token
+  std::int64_t not_finite = 0;     // tokens with a NaN or an infinity among their logits
 };
 
 // One sequence. Layers run one after another and map their weights while they do, so that memory

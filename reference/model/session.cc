@@ -8,6 +8,7 @@
 #include <numeric>
 #include <optional>
 #include <span>
+#include <system_error>
 
 #include "reference/model/file_sink.h"
 #include "sim/base/config.h"
@@ -36,9 +37,32 @@ double uniform(std::uint64_t& state) {
   return static_cast<double>(z >> 11) * 0x1.0p-53;
 }
 
-bool needs_drafts(const std::vector<std::string>& patterns) {
-  return std::any_of(patterns.begin(), patterns.end(),
-                     [](const std::string& p) { return p.rfind("mtp.", 0) == 0; });
+// "mtp.*" asks for the MTP blocks; a pattern such as "*" that could match them too takes them
+// where there are any.
+bool needs_drafts(const std::vector<std::string>& patterns, const LoadedCheckpoint& loaded) {
+  constexpr std::string_view kPrefix = "mtp.";
+  const bool there = loaded.checkpoint.find("mtp.0.e_proj.weight") != nullptr &&
+                     !loaded.model.draft_layers.empty();
+  return std::any_of(patterns.begin(), patterns.end(), [&](const std::string& p) {
+    if (p.starts_with(kPrefix)) return true;
+    const std::size_t star = p.find('*');
+    return there && star < kPrefix.size() && p.substr(0, star) == kPrefix.substr(0, star);
+  });
+}
+
+// The weights that are read must not be what is written.
+void refuse_own_files(const Checkpoint& checkpoint, const std::filesystem::path& out) {
+  std::error_code error;
+  if (!std::filesystem::exists(out, error)) return;
+  bool own = std::filesystem::equivalent(out, checkpoint.config_path(), error);
+  const SafetensorsFile* last = nullptr;
+  for (const std::string& name : checkpoint.names()) {
+    const SafetensorsFile* file = checkpoint.find(name)->file;
+    if (file == last) continue;
+    last = file;
+    own = own || std::filesystem::equivalent(out, file->path(), error);
+  }
+  if (own) throw base::UsageError("--out names a file of the checkpoint: " + out.string());
 }
 
 }  // namespace
@@ -50,10 +74,17 @@ LoadedCheckpoint load_checkpoint(const std::filesystem::path& folder) {
   if (name.empty()) name = std::filesystem::absolute(folder).parent_path().filename().string();
   workloads::ModelSpec model = workloads::read_model(file, name);
   Mathematics mathematics = read_mathematics(file, model);
-  std::int64_t eos = -1;
+  std::vector<std::int64_t> eos;
   base::ConfigReader reader(file);
   reader.ignore_unknown_keys();
-  reader.integer({"eos_token_id", "", base::Need::kOptional}, eos, {.min = 0});
+  const base::ConfigTree* ends = file.root.find("eos_token_id");
+  if (ends != nullptr && ends->kind == base::ConfigTree::Kind::kList) {
+    reader.integers({"eos_token_id", ""}, eos, {.min = 0}, {.min = 0, .max = 1024});
+  } else {
+    std::int64_t one = -1;
+    reader.integer({"eos_token_id", "", base::Need::kOptional}, one, {.min = 0});
+    eos.push_back(one);
+  }
   reader.finish();
   return {std::move(checkpoint), std::move(model), mathematics, eos};
 }
@@ -98,6 +129,7 @@ SessionReport run_session(const LoadedCheckpoint& loaded, const std::vector<std:
   std::optional<SafetensorsWriter> writer;
   std::optional<FileSink> sink;
   if (!options.out.empty()) {
+    refuse_own_files(loaded.checkpoint, options.out);
     writer.emplace(options.out);
     std::vector<std::string> patterns = options.dump;
     patterns.emplace_back("logits");
@@ -105,8 +137,9 @@ SessionReport run_session(const LoadedCheckpoint& loaded, const std::vector<std:
   }
   const std::unique_ptr<ReferenceModel> model =
       make_reference({loaded.checkpoint, loaded.model, loaded.mathematics, options.reference,
-                      needs_drafts(options.dump)});
+                      needs_drafts(options.dump, loaded)});
 
+  SessionReport report;
   workloads::OpGraph graph;
   const auto step = [&](std::span<const std::int32_t> ids, bool all_logits) {
     std::optional<Recorder> recorder;
@@ -117,6 +150,7 @@ SessionReport run_session(const LoadedCheckpoint& loaded, const std::vector<std:
     request.sink = sink ? &*sink : nullptr;
     request.recorder = recorder ? &*recorder : nullptr;
     RunResult result = model->run(request);
+    report.not_finite += result.not_finite;
     if (options.trace != nullptr) {
       workloads::TraceHeader header;
       header.model = loaded.model.name;
@@ -130,7 +164,6 @@ SessionReport run_session(const LoadedCheckpoint& loaded, const std::vector<std:
     return result;
   };
 
-  SessionReport report;
   report.prefilled = prefill;
   Clock::time_point start = Clock::now();
   const std::span<const std::int32_t> all(tokens);
@@ -148,7 +181,7 @@ SessionReport run_session(const LoadedCheckpoint& loaded, const std::vector<std:
     for (std::int64_t i = 0; i < options.generate; ++i) {
       const std::int32_t next = sample(result.last, options.sampling, state);
       report.generated.push_back(next);
-      if (options.stop_at_eos && next == loaded.eos) break;
+      if (options.stop_at_eos && std::ranges::find(loaded.eos, next) != loaded.eos.end()) break;
       // The last token is not run: nobody asks what comes after it.
       if (i + 1 == options.generate) break;
       result = step(std::span<const std::int32_t>(&next, 1), true);

@@ -16,7 +16,7 @@ struct LoadedCheckpoint {
   Checkpoint checkpoint;
   workloads::ModelSpec model;
   Mathematics mathematics;
-  std::int64_t eos = -1;  // eos_token_id; -1 when the configuration names none
+  std::vector<std::int64_t> eos;  // ids after which generation stops
 };
 LoadedCheckpoint load_checkpoint(const std::filesystem::path& folder);
 
@@ -51,6 +51,7 @@ struct SessionReport {
   KvHeld kv;
   double prefill_seconds = 0.0;
   double decode_seconds = 0.0;
+  std::int64_t not_finite = 0;         // tokens whose logits are not all finite
   std::vector<std::string> unmatched;  // names asked for that the run did not have
 };
 

@@ -164,6 +164,15 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
   const bool quantise_x = quantises(wq_a) || quantises(wkv);
   const bool quantise_q = quantises(wq_b) || (indexed && quantises(index_wq));
   const AttentionShape shape{heads, c, c, math_.softmax_scale};
+  // An entry is stored narrow: code times a scale that is no power of two is rounded once more.
+  const auto quantise_entry = [&](T* entry, std::int64_t channels) {
+    fake_quantise_e4m3(std::span<T>(entry, static_cast<std::size_t>(channels)), kKvGroup,
+                       activation_scale_);
+    if (activation_scale_.power_of_two) return;
+    for (std::int64_t i = 0; i < channels; ++i) {
+      entry[i] = numerics_.narrow(static_cast<Acc>(entry[i]));
+    }
+  };
   std::vector<T> group_weights;  // of one output group, decoded
 
   Id last = kNone;
@@ -237,6 +246,7 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
       const T* slot = cache.window.data() + (first - earlier + i) % window * c;
       std::copy(slot, slot + c, recent.data() + i * c);
     }
+    cache.window.resize(static_cast<std::size_t>(std::min(first + m, window) * c));
     T* kv = recent.data() + earlier * c;
     linear(wkv, x.data(), xq.data(), m, kv);
     Id kv_id = record(context, Role::kWkv, Component::kAttentionProjections,
@@ -246,8 +256,7 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
       T* row = kv + t * c;
       rope.rotate(numerics_, row + c - rd, first + t);
       if (quantise_kv_) {
-        fake_quantise_e4m3(std::span<T>(row, static_cast<std::size_t>(c - rd)), kKvGroup,
-                           activation_scale_);
+        quantise_entry(row, c - rd);
       }
       std::copy(row, row + c, cache.window.data() + (first + t) % window * c);
     }
@@ -266,8 +275,7 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
                                             math_.rms_eps, rope, d, cache.entries);
       for (std::int64_t i = 0; i < emitted && quantise_kv_; ++i) {
         T* entry = cache.entries.data() + before + i * c;
-        fake_quantise_e4m3(std::span<T>(entry, static_cast<std::size_t>(c - rd)), kKvGroup,
-                           activation_scale_);
+        quantise_entry(entry, c - rd);
       }
       if (context.sink != nullptr && context.sink->wants(context.prefix + ".attn.compressor.kv")) {
         dump(context, ".attn.compressor.kv",
@@ -423,7 +431,8 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
     for (std::int64_t g = 0; g < groups; ++g) {
       const std::int64_t row = g * model_.o_rank;
       WeightView view;
-      const bool exact = wo_a.view.scale != WeightView::Scale::kF32 || !numerics_.bf16;
+      const bool exact = wo_a.view.scale == WeightView::Scale::kNone ||
+                         wo_a.view.scale == WeightView::Scale::kE8M0 || !numerics_.bf16;
       if (wo_a.aligned(row) && exact) {
         view = wo_a.rows(row, model_.o_rank);
       } else {

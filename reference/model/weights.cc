@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <utility>
@@ -127,14 +128,17 @@ WeightView Linear::rows(std::int64_t first, std::int64_t count) const {
 Weights::Weights(const Checkpoint& checkpoint, const workloads::ModelSpec& model)
     : checkpoint_(checkpoint),
       fp8_block_(model.storage.fp8_block),
+      experts_(model.experts),
       expert_inner_(model.expert_inner) {
   transformers_ = model.family == workloads::Family::kDeepseekV4 &&
                   checkpoint.find("embed.weight") == nullptr &&
                   checkpoint.find("model.embed_tokens.weight") != nullptr;
-  const std::int64_t drafts =
-      transformers_ ? 0 : static_cast<std::int64_t>(model.draft_layers.size());
+  // A checkpoint may leave the MTP blocks out altogether: the main model does without.
+  const std::vector<std::string> names = checkpoint.names();
+  const bool drafts = std::ranges::any_of(
+      names, [](const std::string& stored) { return stored.starts_with("mtp."); });
   for_each_needed_tensor(model, [&](const TensorNeed& need) {
-    if (drafts == 0 && need.name.rfind("mtp.", 0) == 0) return;
+    if (!drafts && need.name.starts_with("mtp.")) return;
     if (need.kind != TensorNeed::Kind::kInteger) {
       check(need.name, need.rows, need.columns, need.kind == TensorNeed::Kind::kMatrix);
       return;
@@ -193,9 +197,9 @@ void Weights::check(const std::string& name, std::int64_t rows, std::int64_t col
   }
   const std::int64_t stored_columns = is_packed(info.dtype) ? columns / 2 : columns;
   std::vector<std::int64_t> wanted = {rows, stored_columns};
-  if (info.shape.size() == 3) {  // fused experts
-    wanted = {info.shape[0], info.shape[1], stored_columns};
-    if (found.first_row + rows > info.shape[0] * info.shape[1]) wanted[1] = rows;
+  std::string_view part;
+  if (transformers_ && expert_of(name, part) >= 0) {  // fused: w3 behind w1, w2 alone
+    wanted = {experts_, part == ".w2.weight" ? rows : 2 * rows, stored_columns};
   }
   const bool even = !is_packed(info.dtype) || columns % 2 == 0;
   if (info.shape != wanted || !even) {
@@ -203,6 +207,10 @@ void Weights::check(const std::string& name, std::int64_t rows, std::int64_t col
                         to_string(info.dtype), shape_text(wanted)));
   }
   if (is_plain(info.dtype)) return;
+  for (const std::string_view table :
+       {"embed.weight", "head.weight", "model.embed_tokens.weight", "lm_head.weight"}) {
+    if (name == table) fail(t, "is quantised; here it has to be F32, BF16 or F16");
+  }
   if (info.shape.size() == 3) {
     fail(t, fmt::format("is {}; fused experts are read as F32, BF16 or F16 only",
                         to_string(info.dtype)));

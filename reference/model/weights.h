@@ -66,6 +66,7 @@ class Weights {
 
   const Checkpoint& checkpoint_;
   std::int64_t fp8_block_ = 128;
+  std::int64_t experts_ = 0;
   std::int64_t expert_inner_ = 0;
   bool transformers_ = false;  // names as Hugging Face's model has them
 };

@@ -4,44 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <sstream>
-
 #include "tests/reference/model/test_support.h"
-#include "workloads/count.h"
-#include "workloads/op_graph.h"
-#include "workloads/precision.h"
-#include "workloads/trace_writer.h"
+#include "tests/reference/model/trace_lines.h"
 
 namespace foretoken::reference::testing {
 namespace {
 
 namespace w = workloads;
-
-// As the reference computes: mHC's products in FP32.
-w::Precision executed_precision(const w::ModelSpec& model) {
-  w::PrecisionRecipe recipe;
-  recipe.mix = w::MixChoice::kFp32;
-  return w::resolve(recipe, model);
-}
-
-std::vector<std::string> lines(const w::OpGraph& graph) {
-  std::ostringstream out;
-  w::write_trace({}, graph, out);
-  std::istringstream in(out.str());
-  std::vector<std::string> all;
-  for (std::string line; std::getline(in, line);) all.push_back(line);
-  all.erase(all.begin());  // the header
-  return all;
-}
-
-std::vector<std::string> lowered(const w::ModelSpec& model, w::Batch batch) {
-  w::ParallelPlan plan;
-  plan.routing = w::Routing::kBalanced;  // every expert has tokens
-  w::OpGraph graph;
-  const w::Precision precision = executed_precision(model);
-  w::build_graph(model, precision, plan, batch, 0, graph);
-  return lines(graph);
-}
 
 class TraceOf : public ::testing::TestWithParam<std::string> {
  protected:
@@ -50,16 +19,9 @@ class TraceOf : public ::testing::TestWithParam<std::string> {
     options_.quantised_output_groups = true;  // as served, which is what the lowering prices
   }
 
-  std::vector<std::string> executed(ReferenceModel& model, std::int64_t first, std::int64_t count) {
-    w::OpGraph graph;
-    Recorder recorder(graph);
-    RunRequest request;
-    request.tokens = std::span<const std::int32_t>(tokens_).subspan(
-        static_cast<std::size_t>(first), static_cast<std::size_t>(count));
-    request.all_logits = false;
-    request.recorder = &recorder;
-    model.run(request);
-    return lines(graph);
+  [[nodiscard]] std::vector<std::string> executed(ReferenceModel& model, std::int64_t first,
+                                                  std::int64_t count) const {
+    return executed_lines(model, tokens_, first, count);
   }
 
   LoadedCheckpoint loaded_;
@@ -69,37 +31,13 @@ class TraceOf : public ::testing::TestWithParam<std::string> {
 
 TEST_P(TraceOf, PrefillAndDecodeEqualTheLowering) {
   const auto model = make_model(loaded_, options_);
-  std::int64_t at = 0;
-  // Prefill of 200 tokens in one step (two pieces inside), one at a time across a block boundary,
-  // and a chunk behind a prefix.
-  for (const std::int64_t count : {200, 1, 1, 1, 1, 60}) {
-    SCOPED_TRACE("step of " + std::to_string(count) + " at " + std::to_string(at));
-    w::Batch batch;
-    batch.phase = count == 1 ? w::Phase::kDecode : w::Phase::kPrefill;
-    batch.context = at + count;
-    batch.new_tokens = count;
-    EXPECT_EQ(executed(*model, at, count), lowered(loaded_.model, batch));
-    at += count;
-  }
+  expect_steps_equal_the_lowering(loaded_, *model, tokens_);
 }
 
 TEST_P(TraceOf, DraftEqualsTheLowering) {
   if (loaded_.model.draft_layers.empty()) GTEST_SKIP() << "no draft module";
   const auto model = make_model(loaded_, options_, true);
-  executed(*model, 0, 150);
-  model->draft(tokens_[150], nullptr);
-  w::OpGraph graph;
-  Recorder recorder(graph);
-  RunRequest request;
-  request.tokens = std::span<const std::int32_t>(tokens_).subspan(150, 1);
-  request.recorder = &recorder;
-  model->run(request);
-  model->draft(tokens_[151], &recorder);
-  w::Batch batch;
-  batch.context = 151;
-  batch.new_tokens = 1;
-  batch.draft_tokens = 1;
-  EXPECT_EQ(lines(graph), lowered(loaded_.model, batch));
+  expect_draft_equals_the_lowering(loaded_, *model, tokens_);
 }
 
 TEST_P(TraceOf, TheReleasesOwnDecodingShowsInTheOutputGroupsOnly) {
@@ -111,7 +49,7 @@ TEST_P(TraceOf, TheReleasesOwnDecodingShowsInTheOutputGroupsOnly) {
   batch.context = 64;
   batch.new_tokens = 64;
   const auto ran = executed(*model, 0, 64);
-  const auto planned = lowered(loaded_.model, batch);
+  const auto planned = lowered_lines(loaded_.model, batch);
   ASSERT_EQ(ran.size(), planned.size());
   std::int64_t differing = 0;
   for (std::size_t i = 0; i < ran.size(); ++i) {
@@ -125,17 +63,11 @@ TEST_P(TraceOf, TheReleasesOwnDecodingShowsInTheOutputGroupsOnly) {
 }
 
 TEST_P(TraceOf, CachesHoldTheBytesThatCountSays) {
-  const w::Precision precision = w::release_precision(loaded_.model);
   for (const std::int64_t n : {1, 3, 4, 127, 128, 129, 256, 270}) {
     const auto model = make_model(loaded_, options_);
     run_steps(*model, std::span<const std::int32_t>(tokens_).first(static_cast<std::size_t>(n)),
               {100, 1}, nullptr);
-    const w::KvBytes counted = w::count_kv(loaded_.model, precision, n);
-    const KvHeld held = model->kv_held();
-    EXPECT_EQ(held.global, counted.global) << n;
-    EXPECT_EQ(held.window, counted.window) << n;
-    EXPECT_EQ(held.tail, counted.tail) << n;
-    EXPECT_EQ(held.total(), counted.total) << n;
+    expect_counted_cache(loaded_.model, *model);
   }
 }
 
