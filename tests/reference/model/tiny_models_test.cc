@@ -5,9 +5,13 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <ostream>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -23,6 +27,8 @@ struct TinyModel {
   std::string config;
   bool quantised;  // as the file has it, or without in BF16
 };
+
+std::ostream& operator<<(std::ostream& out, const TinyModel& tiny) { return out << tiny.config; }
 
 std::vector<TinyModel> tiny_models(bool quantised) {
   return {{"tiny-v4-pro", quantised}, {"tiny-v4-flash", quantised}, {"tiny-v3.2", quantised}};
@@ -80,7 +86,7 @@ class TinyModels : public ::testing::TestWithParam<TinyModel> {
   void expect_no_split_to_matter() const {
     const auto whole = run(tokens_, {1'000});
     EXPECT_EQ(whole->tensors.at("logits").rows(), 275);
-    for (const std::int64_t prefill : {3, 4, 15, 17, 127, 128, 129}) {
+    for (const std::int64_t prefill : {3, 4, 17, 127, 128, 129}) {
       // Token by token for a while, then larger pieces.
       expect_equal(*whole, *run(tokens_, {prefill, 1, 1, 1, 1, 1, 13, 50}),
                    "prefill " + std::to_string(prefill));

@@ -8,10 +8,14 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdint>
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numbers>
 #include <numeric>
+#include <ostream>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -588,7 +592,6 @@ std::vector<std::string> differences(const MemorySink& got, const Oracle::Result
         worst = std::max(worst, std::abs(v - found->second.data[at++]));
       }
     }
-    if (tolerance < 1e-8) printf("%.2e %s\n", worst / most, name.c_str());
     if (!(worst <= tolerance * most)) out.push_back(name);
   }
   return out;
@@ -600,6 +603,8 @@ struct Variant {
   bool quantisers;  // of activations, latents and index keys, as the release runs
   Json changes;
 };
+
+std::ostream& operator<<(std::ostream& out, const Variant& v) { return out << v.name; }
 
 std::vector<Variant> variants() {
   // No two widths alike, groups of experts in which the two best are not all, and a number of
