@@ -248,9 +248,9 @@ StudyResult index_study(const LoadedCheckpoint& loaded, const std::vector<std::i
         std::sort(truth.begin(), truth.end());
         for (const Variant& v : variants) {
           std::vector<std::int32_t> chosen;
-          index_scores(exact, v.queries ? narrow_q.data() : q.data(), weights.data(),
-                       m.index_heads, m.index_dim, v.keys ? narrow_keys.data() : keys.data(),
-                       visible, v.scores, scores.data());
+          index_scores(exact, v.queries ? narrow_q.data() : q.data(), weights.data(), m.index_heads,
+                       m.index_dim, v.keys ? narrow_keys.data() : keys.data(), visible, v.scores,
+                       scores.data());
           top_k(scores.data(), visible, m.index_topk, chosen);
           std::sort(chosen.begin(), chosen.end());
           std::vector<std::int32_t> both;
@@ -270,9 +270,9 @@ StudyResult index_study(const LoadedCheckpoint& loaded, const std::vector<std::i
   }
   if (layers == 0) throw base::UnsupportedError(m.name + " has no layer with an indexer");
   if (rows.empty()) {
-    throw base::UnsupportedError(fmt::format(
-        "{}: {} tokens are too few: no query sees more than the {} entries it selects", m.name,
-        tokens.size(), m.index_topk));
+    throw base::UnsupportedError(
+        fmt::format("{}: {} tokens are too few: no query sees more than the {} entries it selects",
+                    m.name, tokens.size(), m.index_topk));
   }
   for (const Variant& v : variants) {
     for (const std::int64_t mark : marks) {

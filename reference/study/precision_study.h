@@ -35,9 +35,9 @@ struct StudyResult {
   std::vector<std::string> notes;  // what the figures are and are not
 };
 
-// Runs `tokens` through the model, once per variant (the index study: once), carriers and arithmetic
-// as in `options`, its quantisers set by the study. Contexts are 1K, 2K, 4K, ... and the whole
-// prompt. UnsupportedError where the model lacks what is studied.
+// Runs `tokens` through the model, once per variant (the index study: once), carriers and
+// arithmetic as in `options`, its quantisers set by the study. Contexts are 1K, 2K, 4K, ... and the
+// whole prompt. UnsupportedError where the model lacks what is studied.
 StudyResult run_study(Study study, const LoadedCheckpoint& loaded,
                       const std::vector<std::int32_t>& tokens, const ReferenceOptions& options);
 
