@@ -20,7 +20,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 std::string rate(std::int64_t tokens, double seconds) {
-  return seconds > 0.0 ? fmt::format("{:.3g}", static_cast<double>(tokens) / seconds) : "-";
+  return seconds > 0.0 && tokens > 0 ? fmt::format("{:.3g}", static_cast<double>(tokens) / seconds)
+                                     : "-";
 }
 
 Table study_table(const reference::StudyResult& result) {
