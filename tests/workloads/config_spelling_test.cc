@@ -14,7 +14,7 @@ std::filesystem::path data(const std::string& name) {
 }
 
 TEST(ConfigSpelling, TheInferenceFoldersConfigurationIsTheSameModel) {
-  const ModelSpec released = pro();
+  const ModelSpec& released = pro();
   const ModelSpec inference =
       read_model(read_model_config(data("DeepSeek-V4-Pro.inference-config.json")), released.name);
   EXPECT_EQ(fingerprint(inference), fingerprint(released));
