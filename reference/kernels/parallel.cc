@@ -33,10 +33,10 @@ int default_threads() {
 // away as well, which products keep per thread.
 class Pool {
  public:
-  explicit Pool(int helpers) {
-    for (; helpers > 0; helpers /= 2) {
+  explicit Pool(int workers) {
+    for (; workers > 0; workers /= 2) {
       try {
-        for (int i = 0; i < helpers; ++i) helpers_.emplace_back([this] { serve(); });
+        for (int i = 0; i < workers; ++i) workers_.emplace_back([this] { serve(); });
         return;
       } catch (const std::system_error&) {
         // The machine gives no more threads; half as many leave room for what they work on.
@@ -54,7 +54,7 @@ class Pool {
       body_ = &body;
       count_ = n;
       next_.store(0);
-      busy_ = helpers_.size();
+      busy_ = workers_.size();
       error_ = nullptr;
       ++generation_;
     }
@@ -72,8 +72,8 @@ class Pool {
       stop_ = true;
     }
     start_.notify_all();
-    for (std::thread& t : helpers_) t.join();
-    helpers_.clear();
+    for (std::thread& t : workers_) t.join();
+    workers_.clear();
     stop_ = false;
   }
 
@@ -118,7 +118,7 @@ class Pool {
   std::uint64_t generation_ = 0;
   std::exception_ptr error_;
   bool stop_ = false;
-  std::vector<std::thread> helpers_;
+  std::vector<std::thread> workers_;
 };
 
 // The one pool of the process, made when a loop first needs it. Loops of different threads take

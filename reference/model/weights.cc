@@ -295,11 +295,6 @@ std::vector<float> Weights::vector(std::string_view name, std::int64_t elements)
   return out;
 }
 
-std::vector<std::int32_t> Weights::integers(std::string_view name, std::int64_t elements,
-                                            std::int64_t limit) const {
-  return integer_row(name, 0, elements, limit);
-}
-
 std::vector<std::int32_t> Weights::integer_row(std::string_view name, std::int64_t row,
                                                std::int64_t columns, std::int64_t limit) const {
   const StoredTensor& t = *locate(name).tensor;

@@ -46,10 +46,7 @@ class Weights {
                                    std::int64_t first, std::int64_t count) const;
   // A small tensor as FP32, whatever it is stored in.
   [[nodiscard]] std::vector<float> vector(std::string_view name, std::int64_t elements) const;
-  // An integer tensor; values checked against [0, limit).
-  [[nodiscard]] std::vector<std::int32_t> integers(std::string_view name, std::int64_t elements,
-                                                   std::int64_t limit) const;
-  // Row `row` of an integer matrix [rows, columns].
+  // Row `row` of an integer matrix [rows, columns]; values checked against [0, limit).
   [[nodiscard]] std::vector<std::int32_t> integer_row(std::string_view name, std::int64_t row,
                                                       std::int64_t columns,
                                                       std::int64_t limit) const;

@@ -35,20 +35,19 @@ TEST_P(TraceOf, PrefillAndDecodeEqualTheLowering) {
 }
 
 TEST_P(TraceOf, DraftEqualsTheLowering) {
-  if (loaded_.model.draft_layers.empty()) GTEST_SKIP() << "no draft module";
+  ASSERT_FALSE(loaded_.model.draft_layers.empty());
   const auto model = make_model(loaded_, options_, true);
   expect_draft_equals_the_lowering(loaded_, *model, tokens_);
 }
 
 TEST_P(TraceOf, TheReleasesOwnDecodingShowsInTheOutputGroupsOnly) {
-  if (!loaded_.mathematics.quantised) GTEST_SKIP() << "nothing to decode";
   options_.quantised_output_groups = false;
   const auto model = make_model(loaded_, options_);
   w::Batch batch;
   batch.phase = w::Phase::kPrefill;
-  batch.context = 64;
-  batch.new_tokens = 64;
-  const auto ran = executed(*model, 0, 64);
+  batch.context = 200;
+  batch.new_tokens = 200;
+  const auto ran = executed(*model, 0, 200);
   const auto planned = lowered_lines(loaded_.model, batch);
   ASSERT_EQ(ran.size(), planned.size());
   std::int64_t differing = 0;
@@ -59,7 +58,7 @@ TEST_P(TraceOf, TheReleasesOwnDecodingShowsInTheOutputGroupsOnly) {
                                          ::testing::HasSubstr("\"absorb_"),
                                          ::testing::HasSubstr("\"inverse_rope\"")));
   }
-  EXPECT_GT(differing, 0);
+  EXPECT_EQ(differing > 0, loaded_.mathematics.quantised) << "there is nothing to decode else";
 }
 
 TEST_P(TraceOf, CachesHoldTheBytesThatCountSays) {
