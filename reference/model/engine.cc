@@ -256,7 +256,7 @@ std::vector<T> Engine<T, Acc>::embed(std::span<const std::int32_t> ids,
   const auto width = static_cast<std::size_t>(model_.hidden);
   std::vector<T> out(ids.size() * width);
   for (std::size_t i = 0; i < ids.size(); ++i) {
-    const Linear row = weights_.linear_rows(name, model_.vocab, model_.hidden, ids[i], 1);
+    const Linear row = weights_.linear_rows(name, model_.hidden, ids[i], 1);
     T* to = out.data() + i * width;
     decode_rows(row.view, 0, 1, to);
     for (std::size_t j = 0; j < width; ++j) to[j] = numerics_.narrow(static_cast<Acc>(to[j]));
@@ -302,7 +302,7 @@ RunResult Engine<T, Acc>::logits(const std::vector<T>& streams, std::int64_t tok
     const std::int64_t rows_at_once = std::max<std::int64_t>(1, kHeadBytes / (4 * d));
     for (std::int64_t row = 0; row < model_.vocab; row += rows_at_once) {
       const std::int64_t count = std::min(rows_at_once, model_.vocab - row);
-      const Linear part = weights_.linear_rows(head, model_.vocab, d, row, count);
+      const Linear part = weights_.linear_rows(head, d, row, count);
       apply(part.view, u.data(), m, y.data() + row, true, false, d, model_.vocab);
       head_dtype = part.dtype;
     }
@@ -371,7 +371,7 @@ RunResult Engine<T, Acc>::run(const RunRequest& request) {
     }
   }
   if (recorder != nullptr) {
-    const Linear row = weights_.linear_rows(embedding_name, model_.vocab, model_.hidden, 0, 1);
+    const Linear row = weights_.linear_rows(embedding_name, model_.hidden, 0, 1);
     record(context, Role::kEmbed, Component::kOther,
            workloads::Lookup{chunk.size(), 1, model_.hidden, row.dtype, 0, false}, {});
   }
@@ -477,7 +477,7 @@ void Engine<T, Acc>::run_draft(Draft& draft, std::int64_t until, bool last_logit
     }
   }
   if (recorder != nullptr) {
-    const Linear row = weights_.linear_rows("embed.weight", model_.vocab, d, 0, 1);
+    const Linear row = weights_.linear_rows("embed.weight", d, 0, 1);
     const Id embedded = record(context, Role::kDraftEmbed, Component::kDraft,
                                workloads::Lookup{m, 1, d, row.dtype, 0, false}, {});
     const Id en = record_vector(context, Role::kDraftEmbedNorm, VectorKind::kNorm, m, d,

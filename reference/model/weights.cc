@@ -237,7 +237,7 @@ Linear Weights::linear(std::string_view name, std::int64_t rows, std::int64_t co
   const Found found = locate(name);
   const StorageDtype dtype = found.tensor->info->dtype;
   if (found.first_row > 0 || found.tensor->info->shape.size() == 3) {
-    return linear_rows(name, rows, columns, 0, rows);
+    return linear_rows(name, columns, 0, rows);
   }
   Linear out;
   out.dtype = workload_dtype(dtype);
@@ -263,12 +263,11 @@ Linear Weights::linear(std::string_view name, std::int64_t rows, std::int64_t co
   return out;
 }
 
-Linear Weights::linear_rows(std::string_view name, std::int64_t rows, std::int64_t columns,
-                            std::int64_t first, std::int64_t count) const {
+Linear Weights::linear_rows(std::string_view name, std::int64_t columns, std::int64_t first,
+                            std::int64_t count) const {
   const Found found = locate(name);
   const StorageDtype dtype = found.tensor->info->dtype;
   if (!is_plain(dtype)) fail(*found.tensor, "is quantised; here it has to be F32, BF16 or F16");
-  (void)rows;
   Linear out;
   out.dtype = workload_dtype(dtype);
   const std::uint64_t bytes = row_bytes(dtype, columns);

@@ -42,8 +42,8 @@ class Weights {
   // A matrix [rows, columns]; its scale is the tensor beside it (".scale", ".weight_scale_inv").
   [[nodiscard]] Linear linear(std::string_view name, std::int64_t rows, std::int64_t columns) const;
   // Rows [first, first + count) of a plain matrix only, for tables too large to map whole.
-  [[nodiscard]] Linear linear_rows(std::string_view name, std::int64_t rows, std::int64_t columns,
-                                   std::int64_t first, std::int64_t count) const;
+  [[nodiscard]] Linear linear_rows(std::string_view name, std::int64_t columns, std::int64_t first,
+                                   std::int64_t count) const;
   // A small tensor as FP32, whatever it is stored in.
   [[nodiscard]] std::vector<float> vector(std::string_view name, std::int64_t elements) const;
   // Row `row` of an integer matrix [rows, columns]; values checked against [0, limit).
