@@ -23,6 +23,7 @@ base::FlopsPerSecond ChipSpec::peak(Dtype dtype) const {
 namespace {
 
 constexpr std::array<std::string_view, 3> kStatusNames = {"shipping", "preliminary", "placeholder"};
+constexpr std::array<std::string_view, 3> kExchangeNames = {"registers", "direct", "cache"};
 constexpr std::array<std::string_view, 2> kWidenNames = {"native", "vector"};
 
 void describe_matrix(ConfigVisitor& v, MatrixUnit& m) {
@@ -50,6 +51,10 @@ void describe_matrix(ConfigVisitor& v, MatrixUnit& m) {
           "'accumulator_columns' is below 'tile_columns'");
   v.integer({"operand_sharing", "neighbouring cores that read an operand tile once"},
             m.operand_sharing, {.min = 1, .max = 64});
+  base::quantity(v, {"operand_feed", "from a core's local memory into its matrix unit"},
+                 m.operand_feed);
+  base::quantity(v, {"head", "time before a matrix instruction runs at its rate"}, m.head,
+                 base::kNonNegative);
   base::choice(v, {"fp4_widen", "who turns FP4 weights into FP8 operands"}, m.fp4_widen,
                kWidenNames);
   v.real({"fp4_fp8_rate", "FP4 x FP8 rate over the FP8 rate", Need::kOptional}, m.fp4_fp8_rate,
@@ -74,6 +79,15 @@ void describe(ConfigVisitor& v, ChipSpec& chip) {
     base::quantity(v, {"bandwidth", "most one core can draw from memory"}, chip.core_bandwidth);
     v.text({"bandwidth_source", "id in configs/sources.yaml"}, chip.core_bandwidth_source);
     v.text({"source", "id in configs/sources.yaml"}, chip.core_source);
+    base::group(v, {"exchange", "between matrix and vector units of a core"}, [&] {
+      base::choice(v, {"path", "registers, direct or cache"}, chip.exchange, kExchangeNames);
+      base::quantity(v, {"bandwidth", "of a direct path, per core", Need::kOptional},
+                     chip.exchange_rate);
+      v.check(chip.exchange != Exchange::kDirect || chip.exchange_rate.value() > 0.0, "path",
+              "a direct path needs its 'bandwidth'");
+    });
+    base::quantity(v, {"gather_granularity", "bytes that a read of a single row fetches at least"},
+                   chip.gather_granularity);
     base::list(v, {"local_memory", "memories inside one core", Need::kOptional}, chip.local_memory,
                [](ConfigVisitor& w, LocalMemory& m) {
                  w.text({"name", "smem, tmem, l1, l0a, ..."}, m.name);
@@ -89,6 +103,8 @@ void describe(ConfigVisitor& v, ChipSpec& chip) {
     v.real({"special_rate", "exp, reciprocal and square root per FP32 FLOP of the peak",
             Need::kOptional},
            chip.vector.special_rate, UnitKind::kNumber, base::kFraction);
+    base::quantity(v, {"step_latency", "least time of a step that needs the one before"},
+                   chip.vector.step_latency);
     v.text({"source", "id in configs/sources.yaml"}, chip.vector.source);
   });
   base::list(v, {"memory", "levels of the whole chip, outermost first: hbm, l2"}, chip.memory,

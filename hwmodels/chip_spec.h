@@ -21,6 +21,13 @@ enum class WidenPath : std::uint8_t {
   kVector,  // vector units expand FP4 to FP8 first, and that costs vector time
 };
 
+// How results of the matrix unit reach the vector units, and vector results the matrix unit.
+enum class Exchange : std::uint8_t {
+  kRegisters,  // vector instructions read the accumulators in place
+  kDirect,     // over a path of its own
+  kCache,      // through the chip's cache
+};
+
 struct MatrixUnit {
   // Dense peak of the whole chip by operand dtype; zero where the chip has none.
   std::array<base::FlopsPerSecond, workloads::kDtypeCount> peak{};
@@ -31,6 +38,8 @@ struct MatrixUnit {
   std::int64_t accumulator_rows = 0;
   std::int64_t accumulator_columns = 0;
   std::int64_t operand_sharing = 1;
+  base::BytesPerSecond operand_feed;  // of one core: from local memory into the matrix unit
+  base::Seconds head;                 // before a matrix instruction runs at its rate
   WidenPath fp4_widen = WidenPath::kVector;
   double fp4_fp8_rate = 1.0;  // FP4 x FP8 rate over the FP8 rate; above 1 for future hardware
   std::string source;
@@ -40,6 +49,7 @@ struct VectorUnit {
   base::FlopsPerSecond fp32;     // peak of the whole chip
   base::FlopsPerSecond fp16;     // peak of the whole chip at 16 bits
   double special_rate = 0.0625;  // exp, reciprocal, sqrt per FP32 FLOP of the peak (FMA = 2)
+  base::Seconds step_latency;    // that a step which needs the one before takes at least
   std::string source;
 };
 
@@ -75,6 +85,9 @@ struct ChipSpec {
   std::vector<LocalMemory> local_memory;
   base::BytesPerSecond core_bandwidth;  // most one core can draw from memory
   std::string core_bandwidth_source;
+  Exchange exchange = Exchange::kRegisters;
+  base::BytesPerSecond exchange_rate;  // of one core, where direct
+  base::Bytes gather_granularity;      // what a read of a single row fetches at least
   base::BytesPerSecond host_bandwidth;  // per direction, to host memory
   std::string host_source;
   base::Ranged tdp_watts;

@@ -8,6 +8,7 @@
 #include "hwmodels/hardware.h"
 #include "hwmodels/op_cost.h"
 #include "hwmodels/stack.h"
+#include "hwmodels/tile/core_rates.h"
 #include "workloads/op.h"
 #include "workloads/op_graph.h"
 #include "workloads/precision.h"
@@ -20,6 +21,12 @@ inline std::filesystem::path configs() {
 
 inline hwmodels::Hardware hardware(const std::string& system) {
   return hwmodels::load_hardware(system, configs());
+}
+
+// What one core of a shipped system's chip does.
+inline hwmodels::tile::CoreRates core_rates_of(const std::string& system) {
+  const hwmodels::Hardware h = hardware(system);
+  return hwmodels::tile::core_rates(h, hwmodels::derive_rates(h));
 }
 
 inline workloads::ModelSpec model(const std::string& name) {

@@ -1,0 +1,336 @@
+#include "hwmodels/tile/evaluate.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <numeric>
+
+namespace foretoken::hwmodels::tile {
+
+namespace {
+
+constexpr std::size_t kFinish = 0;  // state: when everything so far has ended, then the engines
+constexpr std::size_t kFirstEngine = 1;
+constexpr std::size_t kFirstSlot = kFirstEngine + kEngines;
+
+std::int64_t slot_of(const BufferInfo& b, std::int64_t iteration) {
+  if (b.slots == 1) return b.first_slot;
+  const std::int64_t slot = iteration % b.slots;
+  return b.first_slot + (slot < 0 ? slot + b.slots : slot);
+}
+
+}  // namespace
+
+KernelTime Evaluator::evaluate(const Recorder& recorder) {
+  recorder_ = &recorder;
+  rates_ = &recorder.rates();
+  const CoreRates& r = *rates_;
+  const auto programs = recorder.programs();
+  const auto tensors = recorder.tensors();
+  KernelTime t;
+  t.seconds = r.launch;
+  t.parts[static_cast<std::size_t>(Part::kLaunch)] = r.launch;
+  group_count_ = 0;
+
+  // What of each tensor's traffic meets memory rather than the cache.
+  load_share_.assign(tensors.size(), 0.0);
+  store_share_.assign(tensors.size(), 0.0);
+  double link_bytes = 0.0;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const TensorTraffic& traffic = tensors[i];
+    t.cache_bytes += traffic.loaded + traffic.stored;
+    if (traffic.spec.home == Home::kPeer) link_bytes += traffic.loaded + traffic.stored;
+    if (traffic.spec.home != Home::kMemory) continue;
+    const double whole = static_cast<double>(traffic.spec.rows * traffic.spec.cols) *
+                         (static_cast<double>(workloads::element_bits(traffic.spec.dtype)) / 8.0 +
+                          traffic.spec.scale_bytes);
+    const double bytes = traffic.spec.memory_bytes >= 0.0 ? traffic.spec.memory_bytes : whole;
+    const double moved = traffic.loaded > 0.0 ? traffic.loaded : traffic.stored;
+    if (moved <= 0.0) continue;
+    const double share = std::min(1.0, bytes / moved);
+    if (traffic.loaded > 0.0) load_share_[i] = share;
+    if (traffic.stored > 0.0) store_share_[i] = traffic.loaded > 0.0 ? 0.0 : share;
+    t.memory_bytes += share * moved;
+  }
+
+  double items = 0.0;
+  for (const TileProgram& p : programs) items += static_cast<double>(p.items);
+  if (items <= 0.0) return t;
+  const Launch& launch = recorder.launch();
+  const double cores =
+      launch.cores > 0 ? std::min(r.cores, static_cast<double>(launch.cores)) : r.cores;
+  const double active = std::min(cores, items);
+  deal(recorder, programs, active, launch.persistent);
+  double finish = 0.0;
+  for (const CoreGroup& g : groups()) finish = std::max(finish, g.finish);
+
+  // Busy times, and the parts of a core's time: averaged over the cores in use.
+  std::array<double, kParts> busy{};
+  double worked = 0.0;
+  for (std::size_t c = 0; c < programs.size(); ++c) {
+    const TileProgram& p = programs[c];
+    const double n = static_cast<double>(p.items);
+    price(p, active);
+    for (const Section& s : p.sections) {
+      for (std::uint32_t f = s.first; f < s.first + s.count; ++f) {
+        const PhaseRange& phase = p.phases[f];
+        for (std::uint32_t i = phase.first; i < phase.first + phase.count; ++i) {
+          const Step& step = p.steps[i];
+          const double seconds = duration_[i] * static_cast<double>(s.iterations) * n / active;
+          Part part = Part::kLatency;
+          switch (step.engine) {
+            case Engine::kMatrix:
+              part = Part::kMatrix;
+              break;
+            case Engine::kVector:
+              part = Part::kVector;
+              break;
+            case Engine::kExchange:
+              part = Part::kExchange;
+              break;
+            case Engine::kLoad:
+            case Engine::kStore: {
+              if (step.bytes <= 0.0) break;
+              const double share = step.engine == Engine::kLoad ? load_share_[step.tensor]
+                                                                : store_share_[step.tensor];
+              const double port = step.bytes / r.port;
+              const double cache = step.cache_bytes * active / r.cache;
+              const double memory = share * step.cache_bytes * active / r.memory;
+              part = memory >= cache && memory >= port ? Part::kMemory
+                     : cache >= port                   ? Part::kCache
+                                                       : Part::kPort;
+              break;
+            }
+            case Engine::kSync:
+              break;
+          }
+          busy[static_cast<std::size_t>(part)] += seconds;
+        }
+      }
+    }
+    t.flops += p.flops * n;
+    worked += n * (item_times_[c].period > 0.0 ? item_times_[c].period : item_times_[c].first);
+  }
+  t.items = items;
+  t.cores = active;
+  t.waves = items / active;
+  const double share = active / r.cores;
+  t.matrix = busy[static_cast<std::size_t>(Part::kMatrix)] * share;
+  t.vector = busy[static_cast<std::size_t>(Part::kVector)] * share;
+  t.memory = t.memory_bytes / r.memory;
+  t.cache = t.cache_bytes / r.cache;
+
+  // Bounds that dealing in whole items cannot beat.
+  double bound = std::max({t.memory, t.cache, link_bytes / r.link});
+  const double elapsed = std::max(finish, bound);
+  t.seconds += elapsed;
+
+  // The engine that is busiest explains what it is busy for; of the rest, idle cores the tail, and
+  // what remains is waiting.
+  const double tail = std::clamp(finish - std::min(finish, worked / active), 0.0, elapsed);
+  t.parts[static_cast<std::size_t>(Part::kTail)] = tail;
+  double left = elapsed - tail;
+  std::array<std::size_t, kParts> order{};
+  std::iota(order.begin(), order.end(), 0u);
+  busy[static_cast<std::size_t>(Part::kMemory)] =
+      std::max(busy[static_cast<std::size_t>(Part::kMemory)], std::min(left, t.memory));
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return busy[a] > busy[b] || (busy[a] == busy[b] && a < b);
+  });
+  for (const std::size_t i : order) {
+    const auto part = static_cast<Part>(i);
+    if (part == Part::kLatency || part == Part::kTail || part == Part::kLaunch) continue;
+    // What overlaps with a busier engine costs nothing; only the busiest one is charged.
+    t.parts[i] = std::min(left, busy[i]);
+    left -= t.parts[i];
+    break;
+  }
+  t.parts[static_cast<std::size_t>(Part::kLatency)] = std::max(0.0, left);
+  return t;
+}
+
+void Evaluator::price(const TileProgram& p, double active) {
+  const CoreRates& r = *rates_;
+  const auto tensors = recorder_->tensors();
+  duration_.resize(p.steps.size());
+  latency_.resize(p.steps.size());
+  for (std::size_t i = 0; i < p.steps.size(); ++i) {
+    const Step& s = p.steps[i];
+    double duration = s.seconds;
+    double latency = 0.0;
+    if (s.bytes > 0.0) {
+      const bool load = s.engine == Engine::kLoad;
+      const Home home = tensors[s.tensor].spec.home;
+      const double share = load ? load_share_[s.tensor] : store_share_[s.tensor];
+      duration = std::max({s.bytes / r.port, s.cache_bytes * active / r.cache,
+                           share * s.cache_bytes * active / r.memory});
+      if (home == Home::kPeer) duration = std::max(duration, s.cache_bytes * active / r.link);
+      latency = share > 0.0 && load ? r.memory_latency : r.cache_latency;
+    }
+    duration_[i] = duration;
+    latency_[i] = latency;
+  }
+}
+
+// One work item on a core whose engines and slots are as `state_` says. Returns when it has ended.
+double Evaluator::run(const TileProgram& p, double origin) {
+  const std::size_t ready = kFirstSlot;
+  const std::size_t free = kFirstSlot + p.slots;
+  double* const state = state_.data();
+  for (std::size_t e = 0; e < static_cast<std::size_t>(kEngines); ++e) {
+    state[kFirstEngine + e] = std::max(state[kFirstEngine + e], origin);
+  }
+  const auto run_steps = [&](const PhaseRange& phase, std::int64_t iteration) {
+    for (std::uint32_t i = phase.first; i < phase.first + phase.count; ++i) {
+      const Step& s = p.steps[i];
+      double& engine = state[kFirstEngine + static_cast<std::size_t>(s.engine)];
+      double start = engine;
+      for (std::uint8_t k = 0; k < s.reads; ++k) {
+        const SlotUse u = s.read[k];
+        const auto slot =
+            static_cast<std::size_t>(slot_of(p.buffers[u.buffer], iteration + u.offset));
+        start = std::max(start, state[ready + slot]);
+      }
+      std::size_t written = 0;
+      if (s.writes) {
+        written = static_cast<std::size_t>(
+            slot_of(p.buffers[s.write.buffer], iteration + s.write.offset));
+        start = std::max({start, state[ready + written], state[free + written]});
+      }
+      const double end = start + duration_[i];
+      engine = end;
+      for (std::uint8_t k = 0; k < s.reads; ++k) {
+        const SlotUse u = s.read[k];
+        const auto slot =
+            static_cast<std::size_t>(slot_of(p.buffers[u.buffer], iteration + u.offset));
+        state[free + slot] = std::max(state[free + slot], end);
+      }
+      const double done = end + latency_[i];
+      if (s.writes) state[ready + written] = done;
+      state[kFinish] = std::max(state[kFinish], done);
+    }
+  };
+  for (const Section& section : p.sections) {
+    const std::span<const PhaseRange> phases(p.phases.data() + section.first, section.count);
+    if (section.iterations == 1) {
+      for (const PhaseRange& phase : phases) run_steps(phase, 0);
+      continue;
+    }
+    std::int64_t most = 0;
+    for (const PhaseRange& phase : phases) most = std::max<std::int64_t>(most, phase.ahead);
+    std::int64_t window = 1;
+    for (const PhaseRange& phase : phases) {
+      for (std::uint32_t i = phase.first; i < phase.first + phase.count; ++i) {
+        const Step& s = p.steps[i];
+        if (s.writes) window = std::lcm(window, p.buffers[s.write.buffer].slots);
+      }
+    }
+    const std::int64_t count = section.iterations;
+    std::int64_t next_check = 0;
+    int known = 0;  // snapshots taken, then deltas
+    for (std::int64_t tick = -most; tick < count; ++tick) {
+      for (const PhaseRange& phase : phases) {
+        const std::int64_t i = tick + phase.ahead;
+        if (i >= 0 && i < count) run_steps(phase, i);
+      }
+      // Once every time advances alike from window to window, whole windows are skipped.
+      if (tick != next_check || count - most - tick <= window) continue;
+      next_check = tick + window;
+      bool same = known == 2;
+      for (std::size_t i = 0; i < state_.size(); ++i) {
+        const double d = known == 0 ? 0.0 : state[i] - snapshot_[i];
+        same = same && std::abs(d - delta_[i]) <= 1e-9 * d + 1e-18;
+        delta_[i] = d;
+        snapshot_[i] = state[i];
+      }
+      known = std::min(known + 1, 2);
+      if (!same) continue;
+      const std::int64_t windows = (count - most - tick - 1) / window;
+      for (std::size_t i = 0; i < state_.size(); ++i) {
+        state[i] += delta_[i] * static_cast<double>(windows);
+      }
+      tick += windows * window;
+      next_check = count;
+    }
+  }
+  return state[kFinish];
+}
+
+Evaluator::ItemTime Evaluator::item_time(const TileProgram& p, double active, bool persistent,
+                                         bool repeated) {
+  price(p, active);
+  const std::size_t size = kFirstSlot + 2 * p.slots;
+  state_.assign(size, 0.0);
+  snapshot_.resize(size);
+  delta_.resize(size);
+  ItemTime t;
+  t.first = run(p, rates_->start);
+  t.period = t.first;
+  if (!persistent || !repeated) return t;
+  // The next item starts as soon as engines and slots are free.
+  const double second = run(p, 0.0);
+  t.period = run(p, 0.0) - second;
+  return t;
+}
+
+// Items in order, each to the cores that are free first. Cores with the same history are one group.
+void Evaluator::deal(const Recorder&, std::span<const TileProgram> programs, double active,
+                     bool persistent) {
+  const auto cores = static_cast<std::int64_t>(active);
+  group_count_ = 0;
+  const auto new_group = [&]() -> CoreGroup& {
+    if (group_count_ == groups_.size()) groups_.emplace_back();
+    CoreGroup& g = groups_[group_count_++];
+    g.items.clear();
+    return g;
+  };
+  CoreGroup& all = new_group();
+  all.cores = cores;
+  all.finish = 0.0;
+  item_times_.clear();
+  std::int64_t total = 0;
+  for (const TileProgram& p : programs) total += p.items;
+  for (std::size_t c = 0; c < programs.size(); ++c) {
+    const TileProgram& p = programs[c];
+    const ItemTime time = item_time(p, active, persistent, total > cores);
+    item_times_.push_back(time);
+    std::int64_t left = p.items;
+    while (left > 0) {
+      std::size_t earliest = 0;
+      for (std::size_t g = 1; g < group_count_; ++g) {
+        if (groups_[g].finish < groups_[earliest].finish) earliest = g;
+      }
+      std::int64_t rounds = 1;
+      if (groups_[earliest].cores > left) {
+        CoreGroup& rest = new_group();  // may move groups_
+        CoreGroup& source = groups_[earliest];
+        rest.cores = source.cores - left;
+        rest.finish = source.finish;
+        rest.items = source.items;
+        source.cores = left;
+      } else if (group_count_ == 1) {
+        rounds = left / groups_[earliest].cores;
+      }
+      CoreGroup& g = groups_[earliest];
+      const double first = g.finish == 0.0 ? time.first : time.period;
+      double rest = time.period;
+      // The last, partial wave has the chip's bandwidth to itself.
+      if (programs.size() == 1 && left < cores && group_count_ == 2 && g.finish > 0.0) {
+        const ItemTime alone = item_time(p, static_cast<double>(left), persistent, false);
+        g.finish += persistent ? std::min(alone.first, first) : alone.first;
+      } else {
+        g.finish += first + rest * static_cast<double>(rounds - 1);
+      }
+      if (keep_items_) {
+        if (!g.items.empty() && g.items.back().first == c) {
+          g.items.back().second += rounds;
+        } else {
+          g.items.emplace_back(static_cast<std::uint32_t>(c), rounds);
+        }
+      }
+      left -= rounds * g.cores;
+    }
+  }
+}
+
+}  // namespace foretoken::hwmodels::tile

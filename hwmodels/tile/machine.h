@@ -1,0 +1,243 @@
+// The vocabulary tile programs are written in: what one core does for one work item, as steps on
+// named buffers. A machine is what runs them: on real numbers (value/value_machine.h), or into a
+// record that is priced (recorder.h).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include "workloads/dtype.h"
+
+namespace foretoken::hwmodels::tile {
+
+using workloads::Dtype;
+
+// A callable that is borrowed for the length of a call: no heap, unlike std::function.
+template <class Signature>
+class FunctionRef;
+template <class R, class... Args>
+class FunctionRef<R(Args...)> {
+ public:
+  template <class F, class = std::enable_if_t<!std::is_same_v<std::decay_t<F>, FunctionRef>>>
+  // NOLINTNEXTLINE(google-explicit-constructor): a reference to a callable is one
+  FunctionRef(F&& f)
+      : object_(const_cast<void*>(static_cast<const void*>(&f))),
+        call_([](void* o, Args... args) -> R {
+          return (*static_cast<std::remove_reference_t<F>*>(o))(std::forward<Args>(args)...);
+        }) {}
+  R operator()(Args... args) const { return call_(object_, std::forward<Args>(args)...); }
+
+ private:
+  void* object_;
+  R (*call_)(void*, Args...);
+};
+
+// Where a tensor lives when the kernel starts, or goes to when it ends.
+enum class Home : std::uint8_t {
+  kMemory,  // device memory: first read from there, later reads from the cache as far as it holds
+            // it
+  kCache,   // left in the cache by the kernel before
+  kPeer,    // another device, reached over the scale-up links
+};
+
+// A matrix in global memory, row by row. Its bytes are elements plus block scales.
+struct TensorSpec {
+  std::string_view name;
+  Dtype dtype = Dtype::kBf16;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  Home home = Home::kMemory;
+  // Bytes of scales per element: 1 byte per 32 for MXFP4, 4 per 128 for FP8 blocks of activations.
+  double scale_bytes = 0.0;
+  // Bytes the whole launch takes from memory (or writes to it); negative: every element once.
+  double memory_bytes = -1.0;
+};
+using TensorId = std::uint32_t;
+
+// Kinds of memory inside a core, which every family has in its own form.
+enum class Local : std::uint8_t {
+  kOperand,      // shared memory; L1 with L0A and L0B
+  kAccumulator,  // tensor memory or registers; L0C
+  kVector,       // registers; unified buffer
+};
+inline constexpr int kLocals = 3;
+
+// A buffer of `slots` matrices, so that the pipeline's next iterations can be filled while this one
+// is read.
+struct BufferSpec {
+  std::string_view name;
+  Local local = Local::kOperand;
+  Dtype dtype = Dtype::kBf16;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  std::int64_t slots = 1;
+  double scale_bytes = 0.0;  // per element, as TensorSpec
+};
+
+// Rows and columns of a tensor or of a buffer's slot. `cols` or `rows` of kAll: the rest.
+inline constexpr std::int64_t kAll = -1;
+struct Block {
+  std::int64_t row = 0;
+  std::int64_t rows = kAll;
+  std::int64_t col = 0;
+  std::int64_t cols = kAll;
+};
+
+// One slot of a buffer as a step sees it: iteration `index` uses slot index mod slots, and a read
+// finds what the same iteration wrote, or the machine reports a hazard.
+struct BufferRef {
+  std::uint32_t id = 0;
+  std::int64_t index = 0;
+  Block block{};
+};
+struct Buffer {
+  std::uint32_t id = 0;
+  BufferRef operator()(std::int64_t index = 0) const { return {id, index, {}}; }
+  BufferRef operator()(std::int64_t index, const Block& block) const { return {id, index, block}; }
+};
+
+// Vector steps, element by element on [rows, cols] unless said otherwise. An operand with one
+// column or one row (or both) is broadcast. Costs per element: vector_cost.h.
+enum class VectorKind : std::uint8_t {
+  kCopy,          // dst = a, rounded to dst's format
+  kFill,          // dst = scalar
+  kAdd,           // a + b (b absent: + scalar)
+  kSub,           // a - b
+  kMul,           // a * b (b absent: * scalar)
+  kFma,           // dst + a * b
+  kDiv,           // a / b
+  kMax,           // max(a, b) (b absent: scalar)
+  kMin,           // min(a, b)
+  kExp,           // e^a
+  kRsqrt,         // 1 / sqrt(a * scalar + scalar2)
+  kSigmoid,       // 1 / (1 + e^-a)
+  kSilu,          // a / (1 + e^-a)
+  kSqrtSoftplus,  // sqrt(log(1 + e^a))
+  kRowMax,        // dst [rows, 1]
+  kRowSum,        // dst [rows, 1]
+  kColMax,        // dst [1, cols]
+  kColSum,        // dst [1, cols]
+  kRotate,    // pairs (2i, 2i+1) of a by the angles whose cosine and sine b holds; scalar < 0: back
+  kHadamard,  // each row times the Walsh-Hadamard matrix over sqrt(cols)
+  kMask,      // columns from b[row, 0] on become scalar
+  kQuantise,  // a in dst's format with its block scales
+  kScaled,    // dst + a * (row scales of b) * (row scales of c as columns): FP8 block promotion
+  kGroupSum,  // rows hold a matrix of scalar x scalar2 rows by columns: sums along its rows (dst
+              // [rows, scalar]) or, kGroupColSum, along its columns (dst [rows, scalar2])
+  kGroupColSum,
+  kGroupDiv,     // a / b, b one value per row of the group (dst like a)
+  kGroupColDiv,  // a / b, b one value per column of the group
+};
+inline constexpr int kVectorKinds = static_cast<int>(VectorKind::kGroupColDiv) + 1;
+std::string_view to_string(VectorKind kind);
+
+struct VectorArgs {
+  double scalar = 0.0;
+  double scalar2 = 0.0;
+};
+
+// acc[m, n] (+)= a[m, k] * b[n, k]^T, or b[k, n] when `b_by_rows`. Operands' block scales take part
+// in the product when `scaled`, as units with native block scaling do; else the raw elements are
+// multiplied.
+struct MatrixStep {
+  std::int64_t m = 0;
+  std::int64_t n = 0;
+  std::int64_t k = 0;
+  Dtype compute = Dtype::kBf16;
+  bool accumulate = true;
+  bool b_by_rows = false;
+  bool scaled = true;
+  // FP4 weights against FP8 activations, where the unit takes the pair: its rate factor applies.
+  bool mixed_fp4 = false;
+};
+
+// One part of a pipelined loop: at tick t it runs iteration t + ahead.
+struct Phase {
+  std::int64_t ahead = 0;
+  FunctionRef<void(std::int64_t)> run;
+};
+
+// What executes tile programs. A kernel calls tensor() and buffer() in the same order for every
+// item, then the steps. Steps on different engines overlap as far as buffers allow: a step waits
+// for what it reads to be written, for what it overwrites to be read, and for its engine.
+class Machine {
+ public:
+  Machine() = default;
+  Machine(const Machine&) = delete;
+  Machine& operator=(const Machine&) = delete;
+  virtual ~Machine() = default;
+
+  virtual TensorId tensor(const TensorSpec& spec) = 0;
+  virtual Buffer buffer(const BufferSpec& spec) = 0;
+
+  // `shared`: neighbouring cores that receive the same tile from one read (multicast).
+  virtual void load(const BufferRef& dst, TensorId src, const Block& region, int shared = 1) = 0;
+  // Rows of `src` whose numbers are in column 0 of `rows` [count, 1] (negative: a row of zeros).
+  virtual void gather(const BufferRef& dst, TensorId src, const BufferRef& rows, std::int64_t col,
+                      std::int64_t cols) = 0;
+  virtual void store(TensorId dst, const Block& region, const BufferRef& src) = 0;
+  // Adds to what is there, atomically: partial sums of a split dimension.
+  virtual void reduce_store(TensorId dst, const Block& region, const BufferRef& src) = 0;
+  virtual void scatter(TensorId dst, const BufferRef& rows, const BufferRef& src) = 0;
+  // Between memories of the core, rounding to dst's format: accumulators to vector units, vector
+  // results to operands. `transposed`: dst [cols, rows].
+  virtual void move(const BufferRef& dst, const BufferRef& src, bool transposed = false) = 0;
+  virtual void matrix(const BufferRef& acc, const BufferRef& a, const BufferRef& b,
+                      const MatrixStep& step) = 0;
+  virtual void vector(VectorKind kind, const BufferRef& dst, std::initializer_list<BufferRef> src,
+                      const VectorArgs& args = {}) = 0;
+  // FP4 weights into FP8 or BF16 operands on the vector units; exact.
+  virtual void widen(const BufferRef& dst, const BufferRef& src) = 0;
+  // The k largest of a row of `scores`, ties to the lower index, as row numbers in dst [k, 1],
+  // padded with -1; `first` is the row number of column 0; `passes` reads of the scores.
+  virtual void top_k(const BufferRef& dst, const BufferRef& scores, std::int64_t k,
+                     std::int64_t first, int passes) = 0;
+  // A counter in global memory: `signal` adds one after all stores before it, `wait` holds the item
+  // until it is at least `count`.
+  virtual void signal(std::int64_t flag) = 0;
+  virtual void wait(std::int64_t flag, std::int64_t count) = 0;
+
+  // A loop of `count` iterations whose parts run skewed, as software pipelines do. Its steady state
+  // may be solved instead of run.
+  virtual void pipeline(std::int64_t count, std::span<const Phase> phases) = 0;
+  void pipeline(std::int64_t count, std::initializer_list<Phase> phases) {
+    pipeline(count, std::span<const Phase>(phases.begin(), phases.size()));
+  }
+};
+
+// Work items that cost the same.
+struct WorkClass {
+  std::int64_t first = 0;  // a representative item
+  std::int64_t count = 0;
+};
+
+// One launch of a kernel: items dealt to cores in order.
+struct Launch {
+  std::int64_t items = 0;
+  std::int64_t cores = 0;   // at most; 0: all
+  bool persistent = false;  // a core's next item starts while its last one drains
+};
+
+// A tile program with its launch. Stateless apart from shapes and design.
+class Kernel {
+ public:
+  Kernel() = default;
+  virtual ~Kernel() = default;
+
+  [[nodiscard]] virtual std::string_view name() const = 0;
+  [[nodiscard]] virtual Launch launch() const = 0;
+  // Calls `visit` once per class, in the order items are dealt.
+  virtual void classes(FunctionRef<void(const WorkClass&)> visit) const = 0;
+  virtual void item(Machine& machine, std::int64_t index) const = 0;
+
+ protected:
+  Kernel(const Kernel&) = default;
+  Kernel& operator=(const Kernel&) = default;
+};
+
+}  // namespace foretoken::hwmodels::tile

@@ -1,0 +1,67 @@
+// What a vector step costs per element, in instructions of the vector units.
+#pragma once
+
+#include "hwmodels/tile/machine.h"
+
+namespace foretoken::hwmodels::tile {
+
+struct VectorCost {
+  double lane = 0.0;     // simple instructions (one multiply-add, maximum, conversion or move)
+  double special = 0.0;  // exponentials, reciprocals, square roots
+  double chain = 1.0;    // dependent instructions a result passes through, times the step's latency
+  bool packed = false;   // runs at the 16-bit rate
+};
+
+// Instruction counts as compilers for these units emit them; a division is a reciprocal and a
+// multiplication, a row reduction over lanes exchanges log2(32) times.
+constexpr VectorCost vector_cost(VectorKind kind) {
+  switch (kind) {
+    case VectorKind::kCopy:
+      return {.lane = 0.5};  // conversions take pairs
+    case VectorKind::kFill:
+      return {.lane = 0.5};
+    case VectorKind::kAdd:
+    case VectorKind::kSub:
+    case VectorKind::kMul:
+    case VectorKind::kFma:
+    case VectorKind::kMax:
+    case VectorKind::kMin:
+      return {.lane = 1.0};
+    case VectorKind::kMask:
+      return {.lane = 1.0};
+    case VectorKind::kDiv:
+      return {.lane = 1.0, .special = 1.0, .chain = 2.0};
+    case VectorKind::kExp:
+      return {.lane = 1.0, .special = 1.0, .chain = 2.0};
+    case VectorKind::kRsqrt:
+      return {.lane = 1.0, .special = 1.0, .chain = 2.0};
+    case VectorKind::kSigmoid:
+    case VectorKind::kSilu:
+      return {.lane = 3.0, .special = 2.0, .chain = 4.0};
+    case VectorKind::kSqrtSoftplus:
+      return {.lane = 4.0, .special = 3.0, .chain = 6.0};
+    case VectorKind::kRowMax:
+    case VectorKind::kRowSum:
+      return {.lane = 1.0, .chain = 5.0};
+    case VectorKind::kColMax:
+    case VectorKind::kColSum:
+      return {.lane = 1.0, .chain = 2.0};
+    case VectorKind::kRotate:
+      return {.lane = 2.0, .chain = 2.0};
+    case VectorKind::kHadamard:
+      return {.lane = 7.0, .chain = 7.0};  // log2(128) additions an element
+    case VectorKind::kQuantise:
+      return {.lane = 3.0, .chain = 8.0};  // absolute maximum over the block, scale, convert
+    case VectorKind::kScaled:
+      return {.lane = 1.0};
+    case VectorKind::kGroupSum:
+    case VectorKind::kGroupColSum:
+      return {.lane = 1.0, .chain = 2.0};
+    case VectorKind::kGroupDiv:
+    case VectorKind::kGroupColDiv:
+      return {.lane = 1.0, .special = 1.0, .chain = 2.0};
+  }
+  return {};
+}
+
+}  // namespace foretoken::hwmodels::tile
