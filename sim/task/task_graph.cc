@@ -41,7 +41,7 @@ void TaskGraph::begin_segment(LabelId label, std::uint32_t repeat) {
 TaskId TaskGraph::add(LabelId label, QueueId queue, base::Seconds latency,
                       std::span<const Demand> demands, std::span<const TaskId> dependencies) {
   assert(!segments_.empty());
-  assert(queue < queue_count_);
+  assert(queue < queue_count_ || queue == kNoQueue);
   assert(is_duration(latency));
 
   const auto id = static_cast<TaskId>(tasks_.size());
@@ -51,7 +51,7 @@ TaskId TaskGraph::add(LabelId label, QueueId queue, base::Seconds latency,
   task.label = label;
   task.queue = queue;
   task.latency = latency;
-  task.queue_predecessor = last_in_queue_[queue];
+  task.queue_predecessor = queue == kNoQueue ? kNoTask : last_in_queue_[queue];
   task.first_demand = static_cast<std::uint32_t>(demands_.size());
   task.first_dependency = static_cast<std::uint32_t>(dependencies_.size());
   task.dependency_count = static_cast<std::uint32_t>(dependencies.size());
@@ -85,8 +85,20 @@ TaskId TaskGraph::add(LabelId label, QueueId queue, base::Seconds latency,
   dependencies_.insert(dependencies_.end(), dependencies.begin(), dependencies.end());
 
   ++segment.count;
-  last_in_queue_[queue] = id;
+  if (queue != kNoQueue) last_in_queue_[queue] = id;
   label_count_ = std::max(label_count_, label + 1);
+  return id;
+}
+
+TaskId TaskGraph::add_group(LabelId label, QueueId queue, base::Seconds latency, base::Seconds own,
+                            std::span<const Demand> demands,
+                            std::span<const TaskId> dependencies) {
+  const TaskId id = add(label, queue, latency, demands, dependencies);
+  assert(is_duration(own));
+  if (tasks_[id].demand_count > 0) {
+    assert(own.value() > 0.0);
+    tasks_[id].service = own;
+  }
   return id;
 }
 

@@ -18,6 +18,8 @@ using TaskId = std::uint32_t;
 using LabelId = std::uint32_t;
 
 inline constexpr TaskId kNoTask = 0xffffffffu;
+// A task on no queue waits for its dependencies alone.
+inline constexpr QueueId kNoQueue = 0xffffffffu;
 
 // The time a task would keep a resource busy if it had it for itself. Demands are held in seconds
 // rather than bytes or FLOPs because one resource serves many kinds at different rates (a matrix
@@ -35,7 +37,7 @@ struct Task {
   LabelId label = 0;
   QueueId queue = 0;
   base::Seconds latency;
-  base::Seconds service;               // the largest demand; zero without demands
+  base::Seconds service;               // the largest demand, or what add() was given; 0: no demands
   ResourceId bottleneck = 0;           // resource of the largest demand, the first one on a tie
   TaskId queue_predecessor = kNoTask;  // the task before it in its queue, in the same segment
   std::uint32_t first_demand = 0;
@@ -68,6 +70,11 @@ class TaskGraph {
   // task are assertion failures.
   TaskId add(LabelId label, QueueId queue, base::Seconds latency, std::span<const Demand> demands,
              std::span<const TaskId> dependencies);
+  // A task that stands for several alike side by side: `demands` are those of all of them, `own` is
+  // what one takes when nothing is shared. With demands above `own` the tasks slow each other down,
+  // which `simulate` finds; `estimate` takes `own`. `own` must be positive if there are demands.
+  TaskId add_group(LabelId label, QueueId queue, base::Seconds latency, base::Seconds own,
+                   std::span<const Demand> demands, std::span<const TaskId> dependencies);
 
   [[nodiscard]] std::span<const std::string> resources() const { return resources_; }
   [[nodiscard]] std::uint32_t queue_count() const { return queue_count_; }
