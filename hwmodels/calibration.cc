@@ -45,12 +45,28 @@ void describe(ConfigVisitor& v, Calibration& c) {
   base::group(v, {"latency", "fixed times"}, [&] {
     v.ranged({"launch", "one kernel to the next in a captured graph"}, c.launch_latency,
              UnitKind::kSeconds, base::kNonNegative);
+    v.ranged({"load", "from asking for a tile to having it, under load"}, c.load_latency,
+             UnitKind::kSeconds, base::kNonNegative);
     v.ranged({"fill", "first bytes in and last bytes out of a kernel's pipeline"}, c.fill_latency,
              UnitKind::kSeconds, base::kNonNegative);
     v.ranged({"collective", "floor of a collective beyond the links' flight time"},
              c.collective_latency, UnitKind::kSeconds, base::kNonNegative);
     v.ranged({"step", "host work between two engine steps"}, c.step_overhead, UnitKind::kSeconds,
              base::kNonNegative);
+  });
+  base::group(v, {"power", "what a power limit leaves of the clock", Need::kOptional}, [&] {
+    v.real({"static", "share of the limit that does not depend on work"}, c.static_power,
+           UnitKind::kNumber, base::kFraction);
+    v.real({"matrix", "share that the matrix units draw at their BF16 peak"}, c.matrix_power,
+           UnitKind::kNumber, base::kFraction);
+    double memory = c.memory_energy * 1e12;
+    double cache = c.cache_energy * 1e12;
+    v.real({"memory_pj", "picojoules per byte from memory"}, memory, UnitKind::kNumber,
+           base::kNonNegative);
+    v.real({"cache_pj", "picojoules per byte through the cache"}, cache, UnitKind::kNumber,
+           base::kNonNegative);
+    c.memory_energy = memory * 1e-12;
+    c.cache_energy = cache * 1e-12;
   });
 }
 

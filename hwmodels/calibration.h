@@ -32,9 +32,15 @@ struct Calibration {
   base::Ranged host_efficiency{0.8, 0.8, 0.8};  // of the host link
   // Seconds.
   base::Ranged launch_latency{};      // one kernel to the next in a captured graph
+  base::Ranged load_latency{};        // from asking for a tile to having it, under load
   base::Ranged fill_latency{};        // first bytes in, last bytes out of a kernel's pipeline
   base::Ranged collective_latency{};  // floor of a collective beyond link flight time
   base::Ranged step_overhead{};       // host work between two engine steps
+  // Power under load, for the clock that a power limit leaves; static_power 0: no limit modelled.
+  double static_power = 0.0;   // share of the limit that does not depend on work
+  double matrix_power = 0.0;   // share that the matrix units draw at their BF16 peak
+  double memory_energy = 0.0;  // J/B
+  double cache_energy = 0.0;   // J/B
 };
 
 void describe(base::ConfigVisitor& v, Calibration& calibration);

@@ -86,8 +86,8 @@ struct ChipSpec {
   base::BytesPerSecond core_bandwidth;  // most one core can draw from memory
   std::string core_bandwidth_source;
   Exchange exchange = Exchange::kRegisters;
-  base::BytesPerSecond exchange_rate;  // of one core, where direct
-  base::Bytes gather_granularity;      // what a read of a single row fetches at least
+  base::BytesPerSecond exchange_rate;   // of one core, where direct
+  base::Bytes gather_granularity;       // what a read of a single row fetches at least
   base::BytesPerSecond host_bandwidth;  // per direction, to host memory
   std::string host_source;
   base::Ranged tdp_watts;

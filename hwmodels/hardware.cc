@@ -96,6 +96,7 @@ Rates derive_rates(const Hardware& h, const Tuning& tuning) {
   r.host = h.chip.host_bandwidth.value() * c.host_efficiency.value;
   r.memory_latency = h.chip.hbm().latency.value();
   r.clock = h.chip.clock.value();
+  r.load_latency = latency(c.load_latency, Constant::kFill);
   r.launch = latency(c.launch_latency, Constant::kLaunch);
   r.fill = latency(c.fill_latency, Constant::kFill);
   r.collective = latency(c.collective_latency, Constant::kCollective);

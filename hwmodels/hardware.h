@@ -62,6 +62,7 @@ struct Rates {
   double cache_capacity = 1.0;  // B
   double host = 1.0;            // B/s
   double memory_latency = 0.0;  // s
+  double load_latency = 0.0;    // s, of a tile under load
   double clock = 1.0;           // Hz
   double launch = 0.0;          // s
   double fill = 0.0;            // s

@@ -24,24 +24,54 @@ enum class Epilogue : std::uint8_t {
   kSwiglu,  // the first n / 2 weight rows are gates, the others ups: silu(gate) * up, then as above
 };
 
-// Schedule of a matrix product. Weight rows are the tile's rows, tokens its columns.
+// Which operand runs along the rows of the matrix instruction; the other one is its columns.
+enum class Side : std::uint8_t { kTokens, kWeights };
+
+// A tile a library offers, and when it does.
+struct GemmTile {
+  std::int64_t weights = 128;  // weight rows
+  std::int64_t tokens = 128;
+  Side rows = Side::kWeights;
+  std::int64_t min_tokens = 1;  // of the largest group
+  std::int64_t max_tokens = 1'000'000'000'000;
+  std::int64_t share_tokens = 1;   // neighbouring cores that receive the token tile from one read
+  std::int64_t share_weights = 1;  // and the weight tile
+  bool pair = false;     // two cores work on one instruction and hold half of its columns each
+  bool spilled = false;  // promoted sums do not fit the registers and live in local memory
+  // Taken before all others when its tiles fill the cores once: at least this share of them, at
+  // most all. 0: never.
+  double one_wave = 0.0;
+};
+
+// In what order tiles are dealt, which decides what concurrent ones share in the cache.
+enum class Raster : std::uint8_t { kGrouped, kLinear };
+
+// Schedule of a matrix product.
 struct GemmDesign {
   std::string name{};
-  std::int64_t tile_rows = 128;
-  std::vector<std::int64_t> tile_columns = {128};  // the one of least modelled time is taken
-  std::int64_t tile_k = 64;                        // elements of one iteration
-  std::int64_t stages = 4;
-  std::int64_t split_k = 1;       // at most; as many as fill the cores
-  std::int64_t accumulators = 1;  // 2: the epilogue overlaps the next tile
-  std::int64_t multicast = 1;     // neighbouring cores that share token tiles
+  std::vector<GemmTile> tiles{GemmTile{}};  // the one of least modelled time is taken
+  std::int64_t tile_k = 128;                // bytes of the narrower operand's row per iteration
+  std::int64_t stages = 8;                  // slots of the operand buffers: as many as fit, at most
+  std::int64_t split_k = 1;                 // parts of the contracted dimension, at most
+  std::int64_t split_depth = 256;           // elements of a part, at least
+  std::int64_t accumulators = 1;            // 2: the epilogue overlaps the next tile
   bool persistent = false;
+  bool padded_loads = false;  // token tiles are read whole, whatever of them is there
   ScalePath scales = ScalePath::kUnit;
+  Raster raster = Raster::kGrouped;
 };
 void describe(base::ConfigVisitor& v, GemmDesign& design);
 
-// Tokens of one group times its weights [n, k]. `rows` of all groups are stored one after another.
+// `count` groups of `rows` tokens each.
+struct GroupRun {
+  std::int64_t rows = 0;
+  std::int64_t count = 1;
+};
+
+// Tokens of each group times its weights [n, k]. The tokens of all groups are stored one after
+// another.
 struct GemmProblem {
-  std::span<const std::int64_t> group_rows{};  // tokens per group; dense: one group
+  std::span<const GroupRun> groups{};  // dense: one group
   std::int64_t n = 0;
   std::int64_t k = 0;
   workloads::Dtype activation = workloads::Dtype::kBf16;
@@ -67,7 +97,8 @@ class GemmKernel final : public tile::Kernel {
   void item(tile::Machine& machine, std::int64_t index) const override;
 
   [[nodiscard]] std::int64_t splits() const { return splits_; }
-  [[nodiscard]] std::int64_t tile_columns() const { return columns_; }
+  [[nodiscard]] const GemmTile& tile() const { return *tile_; }
+  [[nodiscard]] std::int64_t stages() const { return stages_; }
   // Tokens of all groups.
   [[nodiscard]] std::int64_t tokens() const { return tokens_; }
 
@@ -80,17 +111,27 @@ class GemmKernel final : public tile::Kernel {
     std::int64_t split = 0;
   };
   [[nodiscard]] Place place(std::int64_t index) const;
-  void choose_tile(const tile::CoreRates& chip);
-  [[nodiscard]] std::int64_t column_tiles(std::int64_t columns) const;
+  void choose(const tile::CoreRates& chip);
+  [[nodiscard]] std::int64_t token_tiles(std::int64_t tokens) const;
+  [[nodiscard]] std::int64_t stages_of(const GemmTile& tile) const;
+  [[nodiscard]] double memory_factor(const tile::CoreRates& chip) const;
 
   GemmProblem problem_;
   const GemmDesign* design_;
+  const GemmTile* tile_ = nullptr;
   bool widen_ = false;
+  bool promote_ = false;
+  std::int64_t groups_ = 0;
+  std::int64_t hit_ = 0;  // groups with tokens
   std::int64_t tokens_ = 0;
-  std::int64_t rows_ = 0;       // of a tile
-  std::int64_t columns_ = 0;    // of a tile
-  std::int64_t row_tiles_ = 0;  // of a group
+  std::int64_t most_tokens_ = 0;  // of a group
+  std::int64_t rows_ = 0;         // weight rows of a tile
+  std::int64_t row_tiles_ = 0;    // of a group
+  std::int64_t tile_k_ = 0;       // elements
+  std::int64_t stages_ = 1;
   std::int64_t splits_ = 1;
+  double operand_room_ = 0.0;  // B of one core
+  double reread_ = 1.0;        // what is read from memory over what is there
   double cache_capacity_ = 0.0;
 };
 

@@ -24,7 +24,8 @@ constexpr std::uint32_t kCache = 1;
 constexpr std::uint32_t kLink = 2;
 constexpr std::uint32_t kShared = 3;
 
-std::size_t slot_of(const tile::BufferInfo& b, std::int64_t iteration) {
+std::size_t slot_of(const tile::BufferInfo& b, std::int64_t iteration, std::int64_t item) {
+  if (b.per_item) iteration = item;
   const std::int64_t slot = iteration % b.slots;
   return b.first_slot + static_cast<std::size_t>(slot < 0 ? slot + b.slots : slot);
 }
@@ -106,11 +107,13 @@ void KernelMachine::add_group(const tile::Recorder& recorder, const tile::Evalua
   const auto hidden = [&] { spans_.push_back({.group = 0xffffffffu}); };
   TaskId start = task::kNoTask;  // what an item's first steps wait for
   std::uint32_t previous_class = 0xffffffffu;
+  std::int64_t item = 0;  // since the core's engines were last idle
 
   for (const auto& [c, repeats] : group.items) {
     const tile::TileProgram& p = programs[c];
     for (std::int64_t repeat = 0; repeat < repeats; ++repeat) {
       const bool flows_on = persistent && previous_class == c;
+      item = flows_on ? item + 1 : 0;
       if (!flows_on) {
         // Everything before it has ended, then the item starts.
         waits_.clear();
@@ -140,12 +143,12 @@ void KernelMachine::add_group(const tile::Recorder& recorder, const tile::Evalua
         waits_.push_back(start);
         for (std::uint8_t k = 0; k < s.reads; ++k) {
           const TaskId t =
-              ready_[slot_of(p.buffers[s.read[k].buffer], iteration + s.read[k].offset)];
+              ready_[slot_of(p.buffers[s.read[k].buffer], iteration + s.read[k].offset, item)];
           if (t != task::kNoTask) waits_.push_back(t);
         }
         std::size_t written = 0;
         if (s.writes) {
-          written = slot_of(p.buffers[s.write.buffer], iteration + s.write.offset);
+          written = slot_of(p.buffers[s.write.buffer], iteration + s.write.offset, item);
           if (ready_[written] != task::kNoTask) waits_.push_back(ready_[written]);
           for (const TaskId t : readers_[written]) waits_.push_back(t);
         }
@@ -180,7 +183,7 @@ void KernelMachine::add_group(const tile::Recorder& recorder, const tile::Evalua
         spans_.push_back({index, s.engine, s.kind, s.vector, 0.0, 0.0});
         last_[static_cast<std::size_t>(s.engine)] = id;
         for (std::uint8_t k = 0; k < s.reads; ++k) {
-          readers_[slot_of(p.buffers[s.read[k].buffer], iteration + s.read[k].offset)].push_back(
+          readers_[slot_of(p.buffers[s.read[k].buffer], iteration + s.read[k].offset, item)].push_back(
               id);
         }
         if (latency > 0.0) {

@@ -41,12 +41,26 @@ CoreRates core_rates(const Hardware& h, const Rates& r) {
   const FabricDimension& near = h.system.fabric.front();
   c.link = near.bandwidth.value() * r.link_efficiency;
   c.cache_latency = h.chip.cache().latency.value();
-  c.memory_latency = r.memory_latency;
+  c.memory_latency = r.load_latency;
   c.sector = h.chip.gather_granularity.value();
   c.cache_capacity = r.cache_capacity;
   c.launch = r.launch;
   c.start = r.fill;
   c.clock = r.clock;
+  // At full load on BF16 the units are taken to draw this share of the power limit, and half and a
+  // quarter of it per FLOP at 8 and 4 bits.
+  const double limit = h.chip.tdp_watts.value;
+  const double bf16 = h.chip.matrix.peak[static_cast<std::size_t>(workloads::Dtype::kBf16)].value();
+  if (h.calibration.static_power > 0.0 && bf16 > 0.0) {
+    c.power_limit = limit * (1.0 - h.calibration.static_power);
+    const double per_flop = h.calibration.matrix_power * limit / bf16;
+    for (std::size_t i = 0; i < c.matrix_energy.size(); ++i) {
+      const int bits = workloads::element_bits(static_cast<workloads::Dtype>(i));
+      c.matrix_energy[i] = per_flop * bits / 16.0;
+    }
+    c.memory_energy = h.calibration.memory_energy;
+    c.cache_energy = h.calibration.cache_energy;
+  }
   const double operand = local(h.chip, {"smem", "l1"});
   const double vector = local(h.chip, {"register_file", "unified_buffer"});
   const double accumulator = local(h.chip, {"tmem", "l0c", "register_file"});

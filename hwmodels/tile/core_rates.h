@@ -26,18 +26,24 @@ struct CoreRates {
   double special = 1.0;         // exp, reciprocal, square root
   double vector_latency = 0.0;  // s that one dependent vector step takes at least
   Exchange exchange = Exchange::kRegisters;
-  double exchange_rate = 0.0;              // B/s where direct
-  double port = 1.0;                       // B/s one core draws from cache or memory
-  double cache = 1.0;                      // B/s of the chip
-  double memory = 1.0;                     // B/s of the chip
-  double link = 1.0;                       // B/s of the chip to peers
-  double cache_latency = 0.0;              // s
-  double memory_latency = 0.0;             // s
-  double sector = 32.0;                    // B that a gather fetches at least
-  double cache_capacity = 1.0;             // B
-  double launch = 0.0;                     // s from one kernel to the next
-  double start = 0.0;                      // s from a work item's start to its first step
-  double clock = 1.0;                      // Hz
+  double exchange_rate = 0.0;   // B/s where direct
+  double port = 1.0;            // B/s one core draws from cache or memory
+  double cache = 1.0;           // B/s of the chip
+  double memory = 1.0;          // B/s of the chip
+  double link = 1.0;            // B/s of the chip to peers
+  double cache_latency = 0.0;   // s
+  double memory_latency = 0.0;  // s
+  double sector = 32.0;         // B that a gather fetches at least
+  double cache_capacity = 1.0;  // B
+  double launch = 0.0;          // s from one kernel to the next
+  double start = 0.0;           // s from a work item's start to its first step
+  double clock = 1.0;           // Hz
+  // Energy that counts towards the power limit: per FLOP by dtype, per byte; and the limit without
+  // what the chip draws at rest. 0: no limit.
+  std::array<double, workloads::kDtypeCount> matrix_energy{};
+  double memory_energy = 0.0;
+  double cache_energy = 0.0;
+  double power_limit = 0.0;                // W
   std::array<double, kLocals> capacity{};  // B of one core by Local
 
   bool operator==(const CoreRates&) const = default;

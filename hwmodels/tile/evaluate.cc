@@ -13,10 +13,15 @@ constexpr std::size_t kFinish = 0;  // state: when everything so far has ended, 
 constexpr std::size_t kFirstEngine = 1;
 constexpr std::size_t kFirstSlot = kFirstEngine + kEngines;
 
-std::int64_t slot_of(const BufferInfo& b, std::int64_t iteration) {
-  if (b.slots == 1) return b.first_slot;
-  const std::int64_t slot = iteration % b.slots;
-  return b.first_slot + (slot < 0 ? slot + b.slots : slot);
+// A slot a few iterations before the first counts from the end. 32 bits divide several times
+// faster.
+std::uint32_t slot_of(const BufferInfo& b, std::int64_t iteration, std::int64_t item) {
+  if (b.per_item) iteration = item;
+  const auto slots = static_cast<std::uint32_t>(b.slots);
+  if (slots == 1) return b.first_slot;
+  const auto shifted = static_cast<std::uint32_t>(iteration + 16 * b.slots);
+  if ((slots & (slots - 1)) == 0) return b.first_slot + (shifted & (slots - 1));
+  return b.first_slot + shifted % slots;
 }
 
 }  // namespace
@@ -64,6 +69,7 @@ KernelTime Evaluator::evaluate(const Recorder& recorder) {
   double finish = 0.0;
   for (const CoreGroup& g : groups()) finish = std::max(finish, g.finish);
 
+  double throttle = 1.0;
   // Busy times, and the parts of a core's time: averaged over the cores in use.
   std::array<double, kParts> busy{};
   double worked = 0.0;
@@ -120,6 +126,18 @@ KernelTime Evaluator::evaluate(const Recorder& recorder) {
   t.memory = t.memory_bytes / r.memory;
   t.cache = t.cache_bytes / r.cache;
 
+  // Above its power limit a chip lowers clock and voltage, and power falls with the cube of the
+  // clock less what memory keeps drawing: in practice time grows as the root of the excess.
+  if (r.power_limit > 0.0 && finish > 0.0) {
+    double joules = t.memory_bytes * r.memory_energy + t.cache_bytes * r.cache_energy;
+    for (const TileProgram& p : programs) joules += p.joules * static_cast<double>(p.items);
+    const double excess = joules / finish / r.power_limit;
+    if (excess > 1.0) {
+      throttle = std::sqrt(excess);
+      finish *= throttle;
+    }
+  }
+
   // Bounds that dealing in whole items cannot beat.
   double bound = std::max({t.memory, t.cache, link_bytes / r.link});
   const double elapsed = std::max(finish, bound);
@@ -127,9 +145,14 @@ KernelTime Evaluator::evaluate(const Recorder& recorder) {
 
   // The engine that is busiest explains what it is busy for; of the rest, idle cores the tail, and
   // what remains is waiting.
-  const double tail = std::clamp(finish - std::min(finish, worked / active), 0.0, elapsed);
+  const double tail =
+      std::clamp(finish - std::min(finish, worked * throttle / active), 0.0, elapsed);
   t.parts[static_cast<std::size_t>(Part::kTail)] = tail;
+  t.throttle = throttle;
   double left = elapsed - tail;
+  for (const Part p : {Part::kMatrix, Part::kVector, Part::kExchange}) {
+    busy[static_cast<std::size_t>(p)] *= throttle;
+  }
   std::array<std::size_t, kParts> order{};
   std::iota(order.begin(), order.end(), 0u);
   busy[static_cast<std::size_t>(Part::kMemory)] =
@@ -173,7 +196,7 @@ void Evaluator::price(const TileProgram& p, double active) {
 }
 
 // One work item on a core whose engines and slots are as `state_` says. Returns when it has ended.
-double Evaluator::run(const TileProgram& p, double origin) {
+double Evaluator::run(const TileProgram& p, double origin, std::int64_t item) {
   const std::size_t ready = kFirstSlot;
   const std::size_t free = kFirstSlot + p.slots;
   double* const state = state_.data();
@@ -187,22 +210,19 @@ double Evaluator::run(const TileProgram& p, double origin) {
       double start = engine;
       for (std::uint8_t k = 0; k < s.reads; ++k) {
         const SlotUse u = s.read[k];
-        const auto slot =
-            static_cast<std::size_t>(slot_of(p.buffers[u.buffer], iteration + u.offset));
+        const auto slot = slot_of(p.buffers[u.buffer], iteration + u.offset, item);
         start = std::max(start, state[ready + slot]);
       }
       std::size_t written = 0;
       if (s.writes) {
-        written = static_cast<std::size_t>(
-            slot_of(p.buffers[s.write.buffer], iteration + s.write.offset));
+        written = slot_of(p.buffers[s.write.buffer], iteration + s.write.offset, item);
         start = std::max({start, state[ready + written], state[free + written]});
       }
       const double end = start + duration_[i];
       engine = end;
       for (std::uint8_t k = 0; k < s.reads; ++k) {
         const SlotUse u = s.read[k];
-        const auto slot =
-            static_cast<std::size_t>(slot_of(p.buffers[u.buffer], iteration + u.offset));
+        const auto slot = slot_of(p.buffers[u.buffer], iteration + u.offset, item);
         state[free + slot] = std::max(state[free + slot], end);
       }
       const double done = end + latency_[i];
@@ -222,7 +242,7 @@ double Evaluator::run(const TileProgram& p, double origin) {
     for (const PhaseRange& phase : phases) {
       for (std::uint32_t i = phase.first; i < phase.first + phase.count; ++i) {
         const Step& s = p.steps[i];
-        if (s.writes) window = std::lcm(window, p.buffers[s.write.buffer].slots);
+        if (s.writes && !p.buffers[s.write.buffer].per_item) window = std::lcm(window, p.buffers[s.write.buffer].slots);
       }
     }
     const std::int64_t count = section.iterations;
@@ -264,12 +284,12 @@ Evaluator::ItemTime Evaluator::item_time(const TileProgram& p, double active, bo
   snapshot_.resize(size);
   delta_.resize(size);
   ItemTime t;
-  t.first = run(p, rates_->start);
+  t.first = run(p, rates_->start, 0);
   t.period = t.first;
   if (!persistent || !repeated) return t;
   // The next item starts as soon as engines and slots are free.
-  const double second = run(p, 0.0);
-  t.period = run(p, 0.0) - second;
+  run(p, 0.0, 1);
+  t.period = 0.5 * (run(p, 0.0, 2) - t.first);
   return t;
 }
 

@@ -39,8 +39,9 @@ struct KernelTime {
   double cache_bytes = 0.0;
   double flops = 0.0;  // useful
   double items = 0.0;
-  double cores = 0.0;  // in use
-  double waves = 0.0;  // items of the busiest core
+  double cores = 0.0;     // in use
+  double waves = 0.0;     // items of the busiest core
+  double throttle = 1.0;  // time over that at full clock, for the power limit
 };
 
 // Cores that do the same items one after another.
@@ -71,7 +72,7 @@ class Evaluator {
   };
 
   ItemTime item_time(const TileProgram& p, double active, bool persistent, bool repeated);
-  double run(const TileProgram& p, double origin);
+  double run(const TileProgram& p, double origin, std::int64_t item);
   void price(const TileProgram& p, double active);
   void deal(const Recorder& recorder, std::span<const TileProgram> programs, double active,
             bool persistent);

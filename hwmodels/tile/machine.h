@@ -77,6 +77,12 @@ struct BufferSpec {
   std::int64_t cols = 0;
   std::int64_t slots = 1;
   double scale_bytes = 0.0;  // per element, as TensorSpec
+  // What of it this core has to hold at a time: half of an operand that a pair of cores shares, the
+  // part of a result that is converted at once.
+  double share = 1.0;
+  // Slots alternate from item to item of a persistent kernel rather than from iteration to
+  // iteration: accumulators that drain while the next tile fills another set.
+  bool per_item = false;
 };
 
 // Rows and columns of a tensor or of a buffer's slot. `cols` or `rows` of kAll: the rest.
@@ -130,6 +136,7 @@ enum class VectorKind : std::uint8_t {
   kGroupSum,  // rows hold a matrix of scalar x scalar2 rows by columns: sums along its rows (dst
               // [rows, scalar]) or, kGroupColSum, along its columns (dst [rows, scalar2])
   kGroupColSum,
+  kSpill,        // a, written to the core's local memory and read again
   kGroupDiv,     // a / b, b one value per row of the group (dst like a)
   kGroupColDiv,  // a / b, b one value per column of the group
 };
@@ -154,6 +161,8 @@ struct MatrixStep {
   bool scaled = true;
   // FP4 weights against FP8 activations, where the unit takes the pair: its rate factor applies.
   bool mixed_fp4 = false;
+  // Two cores work on one instruction: each feeds half of the columns.
+  bool pair = false;
 };
 
 // One part of a pipelined loop: at tick t it runs iteration t + ahead.
@@ -175,8 +184,10 @@ class Machine {
   virtual TensorId tensor(const TensorSpec& spec) = 0;
   virtual Buffer buffer(const BufferSpec& spec) = 0;
 
-  // `shared`: neighbouring cores that receive the same tile from one read (multicast).
-  virtual void load(const BufferRef& dst, TensorId src, const Block& region, int shared = 1) = 0;
+  // `shared`: neighbouring cores that receive the same tile from one read (multicast). `padding`:
+  // what is moved over what is asked, where whole tiles are read.
+  virtual void load(const BufferRef& dst, TensorId src, const Block& region, int shared = 1,
+                    double padding = 1.0) = 0;
   // Rows of `src` whose numbers are in column 0 of `rows` [count, 1] (negative: a row of zeros).
   virtual void gather(const BufferRef& dst, TensorId src, const BufferRef& rows, std::int64_t col,
                       std::int64_t cols) = 0;

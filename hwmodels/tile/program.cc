@@ -27,6 +27,7 @@ void TileProgram::clear() {
   buffers.clear();
   slots = 0;
   flops = 0.0;
+  joules = 0.0;
 }
 
 }  // namespace foretoken::hwmodels::tile

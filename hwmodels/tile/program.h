@@ -72,6 +72,7 @@ struct BufferInfo {
   std::int64_t slots = 1;
   double bytes = 0.0;  // of all slots
   std::uint32_t first_slot = 0;
+  bool per_item = false;
 };
 
 struct TileProgram {
@@ -82,6 +83,7 @@ struct TileProgram {
   std::vector<BufferInfo> buffers;
   std::uint32_t slots = 0;  // of all buffers
   double flops = 0.0;       // useful, of one item
+  double joules = 0.0;      // of the matrix unit, of one item
 
   void clear();
 };

@@ -55,9 +55,10 @@ TensorId Recorder::tensor(const TensorSpec& spec) {
 Buffer Recorder::buffer(const BufferSpec& spec) {
   const auto id = static_cast<std::uint32_t>(buffers_.size());
   buffers_.push_back(spec);
-  const double bytes = static_cast<double>(spec.rows * spec.cols * spec.slots) *
+  const double bytes = static_cast<double>(spec.rows * spec.cols * spec.slots) * spec.share *
                        (storage_bytes(spec.dtype) + spec.scale_bytes);
-  program_->buffers.push_back({spec.name, spec.local, spec.slots, bytes, program_->slots});
+  program_->buffers.push_back({spec.name, spec.local, spec.slots, bytes, program_->slots,
+                               spec.per_item});
   program_->slots += static_cast<std::uint32_t>(spec.slots);
   return {id};
 }
@@ -128,10 +129,11 @@ void Recorder::writes(Step& step, const BufferRef& ref, bool updates) {
   step.write = use(ref);
 }
 
-void Recorder::load(const BufferRef& dst, TensorId src, const Block& region, int shared) {
+void Recorder::load(const BufferRef& dst, TensorId src, const Block& region, int shared,
+                    double padding) {
   Step& s = add(StepKind::kLoad, Engine::kLoad);
   s.tensor = src;
-  s.bytes = tensor_bytes(src, extent(src, region).elements());
+  s.bytes = tensor_bytes(src, extent(src, region).elements()) * padding;
   s.cache_bytes = s.bytes / shared;
   tensors_[src].loaded += s.cache_bytes * weight_;
   writes(s, dst);
@@ -218,11 +220,15 @@ void Recorder::matrix(const BufferRef& acc, const BufferRef& a, const BufferRef&
   if (r.operand_feed > 0.0) {
     // Both operands come from local memory; the columns' operand once per row of instructions.
     const double element = storage_bytes(m.compute);
-    const double bytes = static_cast<double>(m.k) * element *
-                         (rows + cols * ceil_of(rows / std::max(r.tile_rows, 64.0)));
+    const double bytes =
+        static_cast<double>(m.k) * element *
+        (rows + cols * (m.pair ? 0.5 : 1.0) * ceil_of(rows / std::max(r.tile_rows, 64.0)));
     seconds = std::max(seconds, bytes / r.operand_feed);
   }
   s.seconds = seconds + r.matrix_head;
+  program_->joules += 2.0 * rows * cols * static_cast<double>(m.k) *
+                      r.matrix_energy[static_cast<std::size_t>(m.compute)] * weight_ /
+                      static_cast<double>(program_->items);
   program_->flops += useful * weight_ / static_cast<double>(program_->items);
   reads(s, a);
   reads(s, b);

@@ -28,7 +28,8 @@ class Recorder final : public Machine {
 
   TensorId tensor(const TensorSpec& spec) override;
   Buffer buffer(const BufferSpec& spec) override;
-  void load(const BufferRef& dst, TensorId src, const Block& region, int shared) override;
+  void load(const BufferRef& dst, TensorId src, const Block& region, int shared,
+            double padding) override;
   void gather(const BufferRef& dst, TensorId src, const BufferRef& rows, std::int64_t col,
               std::int64_t cols) override;
   void store(TensorId dst, const Block& region, const BufferRef& src) override;

@@ -57,6 +57,9 @@ constexpr VectorCost vector_cost(VectorKind kind) {
     case VectorKind::kGroupSum:
     case VectorKind::kGroupColSum:
       return {.lane = 1.0, .chain = 2.0};
+    case VectorKind::kSpill:
+      // 8 bytes an element over a port of 128 B per clock, where 128 lanes take one clock.
+      return {.lane = 8.0};
     case VectorKind::kGroupDiv:
     case VectorKind::kGroupColDiv:
       return {.lane = 1.0, .special = 1.0, .chain = 2.0};

@@ -232,7 +232,7 @@ void ValueMachine::require_inside(const Bound& t, const Block& b) const {
                            t.spec.rows, t.spec.cols));
 }
 
-void ValueMachine::load(const BufferRef& dst, TensorId src, const Block& region, int) {
+void ValueMachine::load(const BufferRef& dst, TensorId src, const Block& region, int, double) {
   const Bound& t = tensors_[src];
   const Block b = resolved(t, region);
   require_inside(t, b);
@@ -453,6 +453,7 @@ void ValueMachine::vector(VectorKind kind, const BufferRef& dst,
   const std::size_t operands = in.size();
   switch (kind) {
     case VectorKind::kCopy:
+    case VectorKind::kSpill:
       require(operands == 1, "one operand");
       return each([&](auto r, auto c) { return a(r, c); });
     case VectorKind::kFill:

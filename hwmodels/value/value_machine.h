@@ -64,8 +64,8 @@ class ValueMachine final : public tile::Machine {
 
   tile::TensorId tensor(const tile::TensorSpec& spec) override;
   tile::Buffer buffer(const tile::BufferSpec& spec) override;
-  void load(const tile::BufferRef& dst, tile::TensorId src, const tile::Block& region,
-            int shared) override;
+  void load(const tile::BufferRef& dst, tile::TensorId src, const tile::Block& region, int shared,
+            double padding) override;
   void gather(const tile::BufferRef& dst, tile::TensorId src, const tile::BufferRef& rows,
               std::int64_t col, std::int64_t cols) override;
   void store(tile::TensorId dst, const tile::Block& region, const tile::BufferRef& src) override;

@@ -43,7 +43,8 @@ struct Run {
 
 Run run_gemm(const GemmProblem& p, const GemmDesign& d, const CoreRates& chip) {
   const GemmKernel kernel(p, d, chip);
-  const auto groups = static_cast<std::int64_t>(p.group_rows.size());
+  std::int64_t groups = 0;
+  for (const GroupRun& g : p.groups) groups += g.count;
   const std::int64_t tokens = kernel.tokens();
   HostTensor weights = value::quantised(random_values(groups * p.n * p.k, 1), groups * p.n, p.k,
                                         format(p.weight, true));
@@ -71,8 +72,11 @@ Run run_gemm(const GemmProblem& p, const GemmDesign& d, const CoreRates& chip) {
     r.out = out.values();
   }
   std::int64_t token = 0;
+  std::vector<std::int64_t> rows;
+  for (const GroupRun& g : p.groups)
+    rows.insert(rows.end(), static_cast<std::size_t>(g.count), g.rows);
   for (std::int64_t g = 0; g < groups; ++g) {
-    for (std::int64_t t = 0; t < p.group_rows[static_cast<std::size_t>(g)]; ++t, ++token) {
+    for (std::int64_t t = 0; t < rows[static_cast<std::size_t>(g)]; ++t, ++token) {
       std::vector<double> row(static_cast<std::size_t>(p.n));
       for (std::int64_t n = 0; n < p.n; ++n) {
         for (std::int64_t k = 0; k < p.k; ++k) {
@@ -107,7 +111,7 @@ double seconds(const tile::Kernel& kernel, const CoreRates& chip) {
 }
 
 TEST(GemmKernel, ComputesTheProductInEveryFormatAndFamily) {
-  const std::vector<std::int64_t> uneven = {5, 0, 130, 33};
+  const std::vector<GroupRun> uneven = {{5, 1}, {0, 1}, {130, 1}, {33, 2}};
   for (const char* system : {"hgx_h200", "hgx_b200", "atlas_950_1024"}) {
     const CoreRates chip = test_support::core_rates_of(system);
     for (const auto& [activation, weight, compute] :
@@ -117,7 +121,7 @@ TEST(GemmKernel, ComputesTheProductInEveryFormatAndFamily) {
                                            {Dtype::kFp4, Dtype::kFp4, Dtype::kFp4}}) {
       if (chip.matrix[static_cast<std::size_t>(compute)] <= 0.0) continue;
       for (const Epilogue epilogue : {Epilogue::kStore, Epilogue::kSwiglu}) {
-        const GemmProblem problem{.group_rows = uneven,
+        const GemmProblem problem{.groups = uneven,
                                   .n = 320,
                                   .k = 640,
                                   .activation = activation,
@@ -125,7 +129,7 @@ TEST(GemmKernel, ComputesTheProductInEveryFormatAndFamily) {
                                   .compute = compute,
                                   .output = Dtype::kFp32,
                                   .epilogue = epilogue};
-        const GemmDesign design{.tile_rows = 128, .tile_columns = {64}, .tile_k = 128};
+        const GemmDesign design{.tiles = {{.weights = 128, .tokens = 64}}};
         EXPECT_LT(relative_rms(run_gemm(problem, design, chip)), 1e-6)
             << system << to_string(weight);
       }
@@ -135,23 +139,23 @@ TEST(GemmKernel, ComputesTheProductInEveryFormatAndFamily) {
 
 TEST(GemmKernel, BlockScalesOnVectorUnitsGiveTheSameProduct) {
   const CoreRates chip = test_support::core_rates_of("hgx_h200");
-  const std::vector<std::int64_t> rows = {70};
-  const GemmProblem problem{.group_rows = rows,
+  const std::vector<GroupRun> rows = {{70, 1}};
+  const GemmProblem problem{.groups = rows,
                             .n = 256,
                             .k = 512,
                             .activation = Dtype::kFp8,
                             .weight = Dtype::kFp8,
                             .compute = Dtype::kFp8,
                             .output = Dtype::kFp32};
-  const GemmDesign design{.tile_k = 128, .scales = ScalePath::kVector};
+  const GemmDesign design{.scales = ScalePath::kVector};
   EXPECT_LT(relative_rms(run_gemm(problem, design, chip)), 1e-6);
 }
 
 TEST(GemmKernel, SplitsOfTheDepthAddUp) {
   const CoreRates chip = test_support::core_rates_of("hgx_h200");
-  const std::vector<std::int64_t> rows = {3};
-  const GemmProblem problem{.group_rows = rows, .n = 256, .k = 2048, .output = Dtype::kFp32};
-  const GemmDesign design{.tile_columns = {16}, .split_k = 8};
+  const std::vector<GroupRun> rows = {{3, 1}};
+  const GemmProblem problem{.groups = rows, .n = 256, .k = 2048, .output = Dtype::kFp32};
+  const GemmDesign design{.tiles = {{.tokens = 16}}, .split_k = 8};
   ASSERT_GT(GemmKernel(problem, design, chip).splits(), 1);
   EXPECT_LT(relative_rms(run_gemm(problem, design, chip)), 1e-6);
 }
@@ -160,17 +164,15 @@ TEST(GemmKernel, TakesNoLessThanTheRoofline) {
   for (const char* system : {"hgx_h200", "hgx_b200", "atlas_950_1024"}) {
     const CoreRates chip = test_support::core_rates_of(system);
     for (const std::int64_t m : {1, 64, 1024, 8192}) {
-      const std::vector<std::int64_t> rows = {m};
-      const GemmProblem p{.group_rows = rows, .n = 4096, .k = 7168};
-      const GemmDesign design{.tile_columns = {16, 64, 128, 256}};
+      const std::vector<GroupRun> rows = {{m, 1}};
+      const GemmProblem p{.groups = rows, .n = 4096, .k = 7168};
+      const GemmDesign design{
+          .tiles = {{.tokens = 16}, {.tokens = 64}, {.tokens = 128}, {.tokens = 256}}};
       const GemmKernel kernel(p, design, chip);
       const double t = seconds(kernel, chip);
       const double flops = 2.0 * static_cast<double>(m) * 4096 * 7168;
       EXPECT_GE(t, flops / (chip.matrix[static_cast<std::size_t>(Dtype::kBf16)] * chip.cores));
       EXPECT_GE(t, 2.0 * 4096 * 7168 / chip.memory);
-      std::printf("%s m=%ld %.2f us  roof %.2f %.2f\n", system, (long)m, t * 1e6,
-                  flops / (chip.matrix[4] * chip.cores) * 1e6,
-                  2.0 * 4096 * 7168 / chip.memory * 1e6);
     }
   }
 }
