@@ -7,6 +7,7 @@
 
 #include "sim/base/error.h"
 #include "sim/base/named_config.h"
+#include "sim/base/text.h"
 
 namespace foretoken::hwmodels {
 
@@ -28,6 +29,26 @@ std::vector<std::string> list_configs(const fs::path& configs, const std::string
   std::sort(names.begin(), names.end());
   return names;
 }
+
+namespace {
+
+void load_chip_files(Hardware& h, const fs::path& chip_path, const fs::path& configs) {
+  h.chip = base::load_named<ChipSpec>(chip_path);
+  const fs::path own = configs / "calibration" / (h.chip.name + ".yaml");
+  const fs::path family = configs / "calibration" / (h.chip.family + ".yaml");
+  h.calibration = base::load_named<Calibration>(fs::exists(own) ? own : family);
+  for (int i = 0; i < workloads::kDtypeCount; ++i) {
+    const auto dtype = static_cast<Dtype>(i);
+    if (h.chip.supports(dtype) &&
+        h.calibration.matrix_efficiency[static_cast<std::size_t>(i)].value <= 0.0) {
+      throw base::ConfigError({(fs::exists(own) ? own : family).string(), 0, 0},
+                              fmt::format("efficiency.matrix lacks {}, which {} can multiply",
+                                          to_string(dtype), h.chip.name));
+    }
+  }
+}
+
+}  // namespace
 
 Hardware load_hardware(const std::string& name_or_path, const fs::path& configs) {
   const bool is_path =
@@ -51,19 +72,19 @@ Hardware load_hardware(const std::string& name_or_path, const fs::path& configs)
     throw base::ConfigError({path.string(), node->line, node->column},
                             fmt::format("no chip '{}' in configs/chips", h.system.chip));
   }
-  h.chip = base::load_named<ChipSpec>(chip_path);
-  const fs::path own = configs / "calibration" / (h.chip.name + ".yaml");
-  const fs::path family = configs / "calibration" / (h.chip.family + ".yaml");
-  h.calibration = base::load_named<Calibration>(fs::exists(own) ? own : family);
-  for (int i = 0; i < workloads::kDtypeCount; ++i) {
-    const auto dtype = static_cast<Dtype>(i);
-    if (h.chip.supports(dtype) &&
-        h.calibration.matrix_efficiency[static_cast<std::size_t>(i)].value <= 0.0) {
-      throw base::ConfigError({(fs::exists(own) ? own : family).string(), 0, 0},
-                              fmt::format("efficiency.matrix lacks {}, which {} can multiply",
-                                          to_string(dtype), h.chip.name));
-    }
+  load_chip_files(h, chip_path, configs);
+  return h;
+}
+
+Hardware load_chip(const std::string& name, const fs::path& configs) {
+  const std::vector<std::string> known = list_configs(configs, "chips");
+  if (std::find(known.begin(), known.end(), name) == known.end()) {
+    throw base::UnsupportedError(fmt::format("no chip {} in configs/chips", base::quote(name)));
   }
+  Hardware h;
+  h.system.name = name;
+  h.system.chip = name;
+  load_chip_files(h, configs / "chips" / (name + ".yaml"), configs);
   return h;
 }
 

@@ -25,6 +25,10 @@ struct Hardware {
 // calibration, else its family's. Throws ConfigError with the position of whatever is wrong.
 Hardware load_hardware(const std::string& name_or_path, const std::filesystem::path& configs);
 
+// One chip alone, with its calibration and no system around it: for kernels that stay on it. Throws
+// UnsupportedError for a name that is not in configs/chips.
+Hardware load_chip(const std::string& name, const std::filesystem::path& configs);
+
 // Names of the files configs/<folder>/*.yaml, sorted.
 std::vector<std::string> list_configs(const std::filesystem::path& configs,
                                       const std::string& folder);

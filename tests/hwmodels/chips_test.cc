@@ -374,6 +374,13 @@ TEST(Hardware, ASystemFileMayStandAnywhere) {
   EXPECT_EQ(load_hardware(file.string(), configs()).system.name, "mine");
 }
 
+TEST(Hardware, AChipAloneHasTheRatesItHasInASystem) {
+  EXPECT_EQ(derive_rates(load_chip("h200_sxm", configs())),
+            derive_rates(load_hardware("hgx_h200", configs())));
+  EXPECT_EQ(thrown<base::UnsupportedError>([] { load_chip("../systems/hgx_h200", configs()); }),
+            "no chip '../systems/hgx_h200' in configs/chips");
+}
+
 TEST(DeriveRates, TheSlowEndIsNeverFasterThanTheFastEnd) {
   for (const char* system : {"hgx_h200", "gb300_nvl72", "cloudmatrix384", "atlas_950_cabinet"}) {
     const Hardware h = test_support::hardware(system);
