@@ -25,10 +25,10 @@ std::int64_t count_cell(const base::CsvTable& t, const base::CsvRow& row, std::s
   try {
     value = base::parse_count(t.cell(row, column));
   } catch (const std::invalid_argument& error) {
-    throw base::ConfigError({t.path, row.line, 1}, fmt::format("'{}': {}", column, error.what()));
+    throw base::ConfigError(t.position(row, column), fmt::format("'{}': {}", column, error.what()));
   }
   if (value < least || value > kMost) {
-    throw base::ConfigError({t.path, row.line, 1},
+    throw base::ConfigError(t.position(row, column),
                             fmt::format("'{}' must be between {} and {}", column, least, kMost));
   }
   return value;
@@ -39,29 +39,22 @@ double positive_cell(const base::CsvTable& t, const base::CsvRow& row, std::stri
   try {
     value = base::parse_quantity(t.cell(row, column), base::UnitKind::kNumber);
   } catch (const std::invalid_argument& error) {
-    throw base::ConfigError({t.path, row.line, 1}, fmt::format("'{}': {}", column, error.what()));
+    throw base::ConfigError(t.position(row, column), fmt::format("'{}': {}", column, error.what()));
   }
   if (!(value > 0.0)) {
-    throw base::ConfigError({t.path, row.line, 1}, fmt::format("'{}' must be positive", column));
+    throw base::ConfigError(t.position(row, column), fmt::format("'{}' must be positive", column));
   }
   return value;
 }
 
-double modelled_step(const base::CsvTable& t, const base::CsvRow& row, const fs::path& configs) {
-  const w::ModelSpec model = w::load_model(t.cell(row, "model"), configs);
-  const hwmodels::Hardware hardware = hwmodels::load_hardware(t.cell(row, "system"), configs);
-  const hwmodels::Stack stack = hwmodels::load_stack("serving", configs);
-  const auto recipe = base::load_config<w::PrecisionRecipe>(configs / "precision" /
-                                                            (t.cell(row, "precision") + ".yaml"));
-  const w::ParallelPlan plan = w::parse_plan(t.cell(row, "plan"));
-  const Speculation speculation{count_cell(t, row, "draft_tokens", 0)};
-  StepEvaluator evaluator(
-      {&model, &hardware, &stack, w::resolve(recipe, model), plan, speculation.draft_tokens > 0});
-  const std::int64_t batch = count_cell(t, row, "batch", 1);
-  return evaluator
-      .estimate(decode_batch((batch + plan.pp - 1) / plan.pp, count_cell(t, row, "context", 1),
-                             speculation))
-      .time.value();
+EndToEndCase read_case(const base::CsvTable& t, const base::CsvRow& row) {
+  return {.system = t.cell(row, "system"),
+          .model = t.cell(row, "model"),
+          .precision = t.cell(row, "precision"),
+          .plan = t.cell(row, "plan"),
+          .batch = count_cell(t, row, "batch", 1),
+          .context = count_cell(t, row, "context", 1),
+          .draft_tokens = count_cell(t, row, "draft_tokens", 0)};
 }
 
 void summarize(EndToEndResult& r) {
@@ -107,29 +100,62 @@ double quantile(std::vector<double> values, double q) {
   return values[below] + (at - static_cast<double>(below)) * (values[above] - values[below]);
 }
 
+std::string EndToEndCase::label() const {
+  return fmt::format("{} {} batch {} context {}", model, plan, batch, context);
+}
+
+base::Seconds modelled_step(const EndToEndCase& c, const fs::path& configs) {
+  const w::ModelSpec model = w::load_model(c.model, configs);
+  const hwmodels::Hardware hardware = hwmodels::load_hardware(c.system, configs);
+  const hwmodels::Stack stack = hwmodels::load_stack("serving", configs);
+  const auto recipe =
+      base::load_config<w::PrecisionRecipe>(configs / "precision" / (c.precision + ".yaml"));
+  const w::ParallelPlan plan = w::parse_plan(c.plan);
+  if (plan.devices() > hardware.system.devices()) {
+    throw base::UnsupportedError(fmt::format("{} has {} devices; the plan needs {}", c.system,
+                                             hardware.system.devices(), plan.devices()));
+  }
+  const Speculation speculation{c.draft_tokens};
+  StepEvaluator evaluator(
+      {&model, &hardware, &stack, w::resolve(recipe, model), plan, speculation.draft_tokens > 0});
+  return evaluator.estimate(decode_batch((c.batch + plan.pp - 1) / plan.pp, c.context, speculation))
+      .time;
+}
+
+base::Interval transferred_overhead(const EndToEndResult& result, const std::string& system) {
+  std::vector<double> fitted;
+  std::vector<double> all;
+  for (const EndToEndRow& row : result.rows) {
+    if (!row.skipped.empty() || row.system == system) continue;
+    all.push_back(row.overhead());
+    if (row.fit) fitted.push_back(row.overhead());
+  }
+  if (fitted.empty()) return {1.0, 1.0, 1.0};
+  return {quantile(all, 0.0), quantile(fitted, 0.5), quantile(all, 1.0)};
+}
+
 EndToEndResult validate_end_to_end(const base::CsvTable& table, const fs::path& configs) {
   EndToEndResult r;
   r.file = table.path;
   for (const base::CsvRow& row : table.rows) {
     EndToEndRow out;
     out.line = row.line;
-    out.system = table.cell(row, "system");
-    out.label =
-        fmt::format("{} {} batch {} context {}", table.cell(row, "model"), table.cell(row, "plan"),
-                    table.cell(row, "batch"), table.cell(row, "context"));
+    const EndToEndCase step = read_case(table, row);
+    out.system = step.system;
+    out.label = step.label();
     const std::string& role = table.cell(row, "role");
     if (role != "fit" && role != "held_out") {
-      throw base::ConfigError({table.path, row.line, 1},
+      throw base::ConfigError(table.position(row, "role"),
                               fmt::format("'role' is '{}'; known: fit, held_out", role));
     }
     out.fit = role == "fit";
     out.measured = positive_cell(table, row, "step_ms") * 1e-3;
     try {
-      out.modelled = modelled_step(table, row, configs);
+      out.modelled = modelled_step(step, configs).value();
     } catch (const base::UnsupportedError& error) {
       out.skipped = error.what();
     } catch (const base::UsageError& error) {
-      throw base::ConfigError({table.path, row.line, 1}, error.what());
+      throw base::ConfigError(table.position(row, "plan"), error.what());
     }
     r.rows.push_back(std::move(out));
   }
@@ -145,13 +171,10 @@ EndToEndResult validate_end_to_end(const base::CsvTable& table, const fs::path& 
   r.most = quantile(all, 1.0);
   for (EndToEndRow& row : r.rows) {
     if (!row.skipped.empty()) continue;
-    std::vector<double> others;
-    for (const EndToEndRow& other : r.rows) {
-      if (other.fit && other.skipped.empty() && other.system != row.system) {
-        others.push_back(other.overhead());
-      }
-    }
-    row.predicted = row.modelled * (others.empty() ? 1.0 : quantile(others, 0.5));
+    const base::Interval overhead = transferred_overhead(r, row.system);
+    row.predicted = row.modelled * overhead.value;
+    row.low = row.modelled * overhead.low;
+    row.high = row.modelled * overhead.high;
   }
   summarize(r);
   return r;

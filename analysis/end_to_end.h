@@ -1,14 +1,33 @@
 // Predicted against measured step times of whole engines, and the serving overhead they imply.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "sim/base/csv.h"
+#include "sim/base/evidence.h"
+#include "sim/base/units.h"
 
 namespace foretoken::analysis {
+
+// A decode step of a whole engine, in this project's names.
+struct EndToEndCase {
+  std::string system;     // in configs/systems
+  std::string model;      // in configs/models
+  std::string precision;  // in configs/precision
+  std::string plan;       // as parse_plan reads it
+  std::int64_t batch = 1;
+  std::int64_t context = 1;
+  std::int64_t draft_tokens = 0;
+
+  [[nodiscard]] std::string label() const;  // model, plan, batch, context
+};
+
+// The step's time by kernels alone. Throws UnsupportedError when the case cannot be modelled, and
+// UsageError for a plan that cannot be read.
+base::Seconds modelled_step(const EndToEndCase& c, const std::filesystem::path& configs);
 
 struct EndToEndRow {
   int line = 0;
@@ -18,7 +37,9 @@ struct EndToEndRow {
   double measured = 0.0;   // s
   double modelled = 0.0;   // s, kernels alone
   double predicted = 0.0;  // s: modelled times the overhead found on the other systems' fit rows
-  std::string skipped;     // why it could not be modelled; else empty
+  double low = 0.0;        // s: the same with the least and the most overhead of the other systems
+  double high = 0.0;
+  std::string skipped;  // why it could not be modelled; else empty
 
   [[nodiscard]] double overhead() const { return measured / modelled; }
   [[nodiscard]] double signed_error() const { return predicted / measured - 1.0; }
@@ -53,6 +74,10 @@ struct EndToEndResult {
 // ConfigError for malformed rows.
 EndToEndResult validate_end_to_end(const base::CsvTable& table,
                                    const std::filesystem::path& configs);
+
+// Overheads of the modelled rows of systems other than `system`: the median of the fit rows, and
+// the range of all. 1 where there are none.
+base::Interval transferred_overhead(const EndToEndResult& result, const std::string& system);
 
 // Rank-based quantile of unsorted values, 0 <= q <= 1, interpolated between neighbours.
 double quantile(std::vector<double> values, double q);
