@@ -95,8 +95,13 @@ base::ExitCode write_checkpoint(const Context& context, const CheckpointCommand&
 
 base::ExitCode list(const Context& context, const std::string& what);
 
-// Predictions against end-to-end measurements (analysis/end_to_end.h).
-base::ExitCode validate(const Context& context, const std::vector<std::string>& files);
+// Predictions against published measurements (analysis/validation/).
+struct ValidateOptions {
+  std::vector<std::string> files;  // empty = every table of configs/measurements
+  std::string folder;              // for report.md, results.json, results.csv; empty = none
+  std::string command;             // as typed, for the report
+};
+base::ExitCode validate(const Context& context, const ValidateOptions& options);
 
 // Writes the JSON Schemas of all configuration files into `folder`.
 base::ExitCode schema(const Context& context, const std::string& folder);

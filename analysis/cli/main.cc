@@ -457,14 +457,21 @@ ExitCode dispatch(int argc, char** argv) {
   list_app->callback(
       [&] { action = [&](const cli::Context& context) { return cli::list(context, what); }; });
 
-  std::vector<std::string> files;
-  CLI::App* validate_app =
-      app.add_subcommand("validate", "predictions against end-to-end measurements");
-  validate_app
-      ->add_option("files", files, "tables such as configs/measurements/end-to-end-decode.csv")
-      ->required();
-  validate_app->callback(
-      [&] { action = [&](const cli::Context& context) { return cli::validate(context, files); }; });
+  cli::ValidateOptions validate;
+  CLI::App* validate_app = app.add_subcommand("validate", "predictions against measurements");
+  validate_app->add_option(
+      "files", validate.files,
+      "tables such as configs/measurements/end-to-end-decode.csv, known by their "
+      "columns; default all of configs/measurements");
+  validate_app->add_option("--out", validate.folder,
+                           "folder for report.md, results.json and results.csv");
+  validate_app->callback([&] {
+    action = [&](const cli::Context& context) {
+      validate.command = "foretoken validate";
+      for (const std::string& file : validate.files) validate.command += " " + file;
+      return cli::validate(context, validate);
+    };
+  });
 
   std::string schema_folder;
   CLI::App* schema_app =

@@ -1,0 +1,59 @@
+#include "analysis/validation/engine_predictor.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "hwmodels/hardware.h"
+#include "sim/base/csv.h"
+#include "sim/base/error.h"
+#include "sim/base/text.h"
+#include "workloads/model_spec.h"
+
+namespace foretoken::analysis::validation {
+
+namespace {
+
+constexpr std::int64_t kMostTokens = std::int64_t{1} << 31;
+
+void require_known(const std::vector<std::string>& names, const std::string& name,
+                   std::string_view what) {
+  if (std::find(names.begin(), names.end(), name) == names.end()) {
+    throw base::UnsupportedError(fmt::format("no {} {} in configs", what, base::quote(name)));
+  }
+}
+
+}  // namespace
+
+EnginePredictor::EnginePredictor(std::filesystem::path configs) : configs_(std::move(configs)) {}
+
+bool EnginePredictor::handles(const Case& c) const {
+  return std::holds_alternative<EngineStepCase>(c);
+}
+
+Prediction EnginePredictor::predict(const Case& any) {
+  const auto& c = std::get<EngineStepCase>(any);
+  require_known(workloads::list_models(configs_), c.step.model, "model");
+  require_known(hwmodels::list_configs(configs_, "systems"), c.step.system, "system");
+  if (c.step.batch > kMostTokens || c.step.context > kMostTokens ||
+      c.step.draft_tokens > kMostTokens) {
+    throw base::UnsupportedError("the case is too large to be counted exactly");
+  }
+  base::Seconds kernels;
+  try {
+    kernels = modelled_step(c.step, configs_);
+  } catch (const base::UsageError& error) {  // degrees beyond what a plan may have
+    throw base::UnsupportedError(error.what());
+  }
+  if (!known_) {
+    known_ = validate_end_to_end(
+        base::read_csv(configs_ / "measurements" / "end-to-end-decode.csv"), configs_);
+  }
+  const base::Interval overhead = transferred_overhead(*known_, c.step.system);
+  const double token = kernels.value() / c.tokens_per_step;
+  return {base::Seconds{token * overhead.value}, base::Seconds{token * overhead.low},
+          base::Seconds{token * overhead.high}, base::Basis::kCalibrated};
+}
+
+}  // namespace foretoken::analysis::validation

@@ -1,0 +1,133 @@
+#include "analysis/validation/kernel_predictor.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "sim/base/error.h"
+#include "tests/sim/base/test_support.h"
+
+namespace foretoken::analysis::validation {
+namespace {
+
+using testing::HasSubstr;
+
+const std::filesystem::path kConfigs = std::filesystem::path(FORETOKEN_SOURCE_DIR) / "configs";
+
+std::string refusal(const Case& c) {
+  KernelPredictor predictor(kConfigs);
+  return base::thrown<base::UnsupportedError>([&] { predictor.predict(c); });
+}
+
+Prediction predict(const Case& c) {
+  KernelPredictor predictor(kConfigs);
+  EXPECT_TRUE(predictor.handles(c));
+  return predictor.predict(c);
+}
+
+AttentionModuleCase module_on(const std::string& chip) {
+  AttentionModuleCase c;
+  c.origin.system = chip;
+  c.model = "deepseek-v4-flash";
+  c.weight_dtype = "fp8_block";
+  c.kv_dtype = "fp8";
+  c.local_heads = 64;
+  c.history = 8192;
+  return c;
+}
+
+TEST(KernelPredictor, AProductTakesItsLaunchAndItsRoofline) {
+  const Case c = DenseGemmCase{{"h200_sxm", "", ""}, "bf16", 8192, 8192, 8192};
+  const Prediction p = predict(c);
+  EXPECT_GT(p.time.value(), 2.0 * 8192.0 * 8192.0 * 8192.0 / 989e12);
+  EXPECT_LT(p.time.value(), 4.0 * 8192.0 * 8192.0 * 8192.0 / 989e12);
+  EXPECT_LT(p.low.value(), p.time.value());
+  EXPECT_GT(p.high.value(), p.time.value());
+}
+
+TEST(KernelPredictor, AHyperConnectionCountsBothCallsOfALayer) {
+  HyperConnectionCase c{{"b200_sxm", "", ""}, workloads::HyperPhase::kPre, 1, 4, 4096, 20, 64};
+  const double one = predict(c).time.value();
+  c.sites = 2;
+  EXPECT_DOUBLE_EQ(predict(c).time.value(), 2.0 * one);
+}
+
+TEST(KernelPredictor, AnAttentionModuleGrowsWithItsHistory) {
+  for (const auto kind : {workloads::AttentionKind::kCsa, workloads::AttentionKind::kHca}) {
+    AttentionModuleCase c = module_on("b200_sxm");
+    c.kind = kind;
+    c.ratio = kind == workloads::AttentionKind::kCsa ? 4 : 128;
+    c.sequences = 64;
+    const double near = predict(c).time.value();
+    c.history = 1048576;
+    EXPECT_GT(predict(c).time.value(), near);
+  }
+}
+
+TEST(KernelPredictor, TensorParallelModulesDoLess) {
+  AttentionModuleCase c = module_on("h200_sxm");
+  c.sequences = 256;
+  const double whole = predict(c).time.value();
+  c.tp = 8;
+  c.local_heads = 8;
+  EXPECT_LT(predict(c).time.value(), whole);
+}
+
+TEST(KernelPredictor, OtherKernelsAreModelledToo) {
+  const Origin origin{"b200_sxm", "", ""};
+  EXPECT_GT(predict(GroupedGemmCase{origin, "fp8_block", 4, 128, 4096, 7168}).time.value(), 0.0);
+  EXPECT_GT(predict(RoutedExpertsCase{origin, "", "w4a8_mxfp4_mxfp8", "balanced", 128, 7168, 3072,
+                                      384, 6, 1, 8})
+                .time.value(),
+            0.0);
+  EXPECT_GT(
+      predict(IndexLogitsCase{origin, "deepseek-v4-flash", "fp8", 64, 4, 8, 1, 8192}).time.value(),
+      0.0);
+  // No entry is complete yet: a launch.
+  EXPECT_GT(
+      predict(IndexLogitsCase{origin, "deepseek-v4-flash", "fp8", 64, 4, 8, 1, 0}).time.value(),
+      0.0);
+  EXPECT_GT(predict(TopKCase{origin, "deepseek-v4-flash", "", 4, 8, 1, 8192}).time.value(), 0.0);
+  EXPECT_GT(predict(SparseAttentionCase{origin, "deepseek-v4-pro", "fp8", 128, 128, 8, 1, 8192})
+                .time.value(),
+            0.0);
+}
+
+TEST(KernelPredictor, WhatItCannotModelSaysWhatIsMissing) {
+  EXPECT_EQ(refusal(DenseGemmCase{{"x100", "", ""}, "fp8", 1, 1, 1}),
+            "no chip 'x100' in configs/chips");
+  EXPECT_EQ(refusal(DenseGemmCase{{"../systems/hgx_h200", "", ""}, "fp8", 1, 1, 1}),
+            "no chip '../systems/hgx_h200' in configs/chips");
+  EXPECT_EQ(refusal(DenseGemmCase{{"h200_sxm", "", ""}, "int3", 1, 1, 1}),
+            "products in 'int3' are not modelled");
+  EXPECT_THAT(refusal(DenseGemmCase{{"h200_sxm", "", ""}, "nvfp4", 64, 64, 64}),
+              HasSubstr("h200_sxm has no fp4 peak"));
+  const std::int64_t most = std::int64_t{1} << 40;
+  EXPECT_EQ(refusal(DenseGemmCase{{"h200_sxm", "", ""}, "fp8", most, most, most}),
+            "the case is too large to be counted exactly");
+  RoutedExpertsCase experts{{"b200_sxm", "", ""}, "", "fp8", "power_law_1.2", 1, 8, 8, 8, 1, 1, 1};
+  EXPECT_EQ(refusal(experts), "expert popularity 'power_law_1.2' is not modelled");
+  AttentionModuleCase module = module_on("h200_sxm");
+  module.model = "kimi-k3";
+  EXPECT_EQ(refusal(module), "no model 'kimi-k3' in configs/models");
+  module = module_on("h200_sxm");
+  module.local_heads = 128;
+  EXPECT_THAT(refusal(module), HasSubstr("do not add up"));
+  module = module_on("h200_sxm");
+  module.history = most;
+  EXPECT_EQ(refusal(module), "the context is too long to be counted exactly");
+  module = module_on("h200_sxm");
+  module.sequences = most;
+  EXPECT_EQ(refusal(module), "the case is too large to be counted exactly");
+}
+
+TEST(KernelPredictor, TrafficIsForOthers) {
+  KernelPredictor predictor(kConfigs);
+  EXPECT_FALSE(predictor.handles(CollectiveCase{}));
+  EXPECT_FALSE(predictor.handles(MegaMoeCase{}));
+  EXPECT_FALSE(predictor.handles(EngineStepCase{}));
+}
+
+}  // namespace
+}  // namespace foretoken::analysis::validation
