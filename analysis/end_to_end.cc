@@ -18,6 +18,8 @@ namespace w = workloads;
 namespace {
 
 constexpr std::int64_t kMost = std::int64_t{1} << 31;
+constexpr std::int64_t kMostDrafts = 1024;
+constexpr double kMostKeys = 1099511627776.0;  // 2^40
 
 std::int64_t count_cell(const base::CsvTable& t, const base::CsvRow& row, std::string_view column,
                         std::int64_t least) {
@@ -105,6 +107,12 @@ std::string EndToEndCase::label() const {
 }
 
 base::Seconds modelled_step(const EndToEndCase& c, const fs::path& configs) {
+  // Counts of a step are exact in 63 bits; one layer's work on a key is below 2^20 bytes and FLOPs.
+  const double keys = static_cast<double>(c.batch) * static_cast<double>(c.context) *
+                      static_cast<double>(1 + c.draft_tokens);
+  if (c.draft_tokens > kMostDrafts || c.batch > kMost || c.context > kMost || keys > kMostKeys) {
+    throw base::UnsupportedError("the step is too large to be counted exactly");
+  }
   const w::ModelSpec model = w::load_model(c.model, configs);
   const hwmodels::Hardware hardware = hwmodels::load_hardware(c.system, configs);
   const hwmodels::Stack stack = hwmodels::load_stack("serving", configs);

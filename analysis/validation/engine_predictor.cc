@@ -15,8 +15,6 @@ namespace foretoken::analysis::validation {
 
 namespace {
 
-constexpr std::int64_t kMostTokens = std::int64_t{1} << 31;
-
 void require_known(const std::vector<std::string>& names, const std::string& name,
                    std::string_view what) {
   if (std::find(names.begin(), names.end(), name) == names.end()) {
@@ -36,10 +34,6 @@ Prediction EnginePredictor::predict(const Case& any) {
   const auto& c = std::get<EngineStepCase>(any);
   require_known(workloads::list_models(configs_), c.step.model, "model");
   require_known(hwmodels::list_configs(configs_, "systems"), c.step.system, "system");
-  if (c.step.batch > kMostTokens || c.step.context > kMostTokens ||
-      c.step.draft_tokens > kMostTokens) {
-    throw base::UnsupportedError("the case is too large to be counted exactly");
-  }
   base::Seconds kernels;
   try {
     kernels = modelled_step(c.step, configs_);

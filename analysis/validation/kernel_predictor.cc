@@ -27,6 +27,8 @@ namespace {
 // stays for bytes of an element and for what an operator does to each.
 constexpr double kMostWork = 3.6e16;  // 2^55
 
+constexpr std::int64_t kMostStreams = 64;
+
 void require_countable(std::initializer_list<std::int64_t> factors) {
   double product = 1.0;
   for (const std::int64_t f : factors) product *= static_cast<double>(std::max<std::int64_t>(f, 1));
@@ -336,6 +338,9 @@ Prediction KernelPredictor::time_of(const SparseAttentionCase& c) {
 }
 
 Prediction KernelPredictor::time_of(const HyperConnectionCase& c) {
+  if (c.streams > kMostStreams) {
+    throw UnsupportedError(fmt::format("mHC of {} streams is not modelled", c.streams));
+  }
   require_countable({c.tokens, c.streams, c.hidden, (2 + c.streams) * c.streams});
   require_countable({c.sites, c.sinkhorn_iterations, c.tokens, c.streams, c.streams});
   const Chip& on = chip(c.origin.system);

@@ -63,7 +63,13 @@ TEST(EnginePredictor, WhatItCannotModelSaysWhatIsMissing) {
   EXPECT_NE(refusal(c), "");
   c = step();
   c.step.batch = std::int64_t{1} << 40;
-  EXPECT_EQ(refusal(c), "the case is too large to be counted exactly");
+  EXPECT_EQ(refusal(c), "the step is too large to be counted exactly");
+  c = step();
+  c.step.draft_tokens = std::int64_t{1} << 31;
+  EXPECT_EQ(refusal(c), "the step is too large to be counted exactly");
+  c = step();
+  c.step.batch = c.step.context = std::int64_t{1} << 30;
+  EXPECT_EQ(refusal(c), "the step is too large to be counted exactly");
 }
 
 }  // namespace

@@ -117,6 +117,9 @@ TEST(KernelPredictor, WhatItCannotModelSaysWhatIsMissing) {
   module = module_on("h200_sxm");
   module.history = most;
   EXPECT_EQ(refusal(module), "the context is too long to be counted exactly");
+  EXPECT_THAT(refusal(HyperConnectionCase{
+                  {"b200_sxm", "", ""}, workloads::HyperPhase::kPre, 1, most, 4096, 20, 1}),
+              HasSubstr("streams is not modelled"));
   module = module_on("h200_sxm");
   module.sequences = most;
   EXPECT_EQ(refusal(module), "the case is too large to be counted exactly");
