@@ -23,7 +23,9 @@ void describe(ConfigVisitor& v, Calibration& c) {
   base::group(v, {"efficiency", "share of the datasheet rate that large work reaches"}, [&] {
     v.ranged({"memory", "HBM streams"}, c.memory_efficiency, UnitKind::kNumber,
              {.min = 0.0, .max = 1.1});
-    v.ranged({"cache", "L2 streams"}, c.cache_efficiency, UnitKind::kNumber, base::kFraction);
+    // The chip file's figure is derived itself on most chips, and may be passed.
+    v.ranged({"cache", "L2 streams"}, c.cache_efficiency, UnitKind::kNumber,
+             {.min = 0.0, .max = 1.6});
     v.ranged({"vector", "vector units"}, c.vector_efficiency, UnitKind::kNumber, base::kFraction);
     v.ranged({"prefill_attention", "share of a large GEMM's matrix rate, on BF16 entries"},
              c.prefill_attention, UnitKind::kNumber, base::kFraction);

@@ -9,6 +9,7 @@
 #include "hwmodels/calibration.h"
 #include "hwmodels/chip_spec.h"
 #include "hwmodels/system_spec.h"
+#include "hwmodels/tile/core_rates.h"
 
 namespace foretoken::hwmodels {
 
@@ -80,6 +81,7 @@ struct Rates {
   double operand_sharing = 1.0;
   double fp4_fp8_rate = 1.0;
   bool widen_on_vector = true;
+  tile::CoreRates core;  // what tile programs are priced with
 
   bool operator==(const Rates&) const = default;
 };

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-#include "hwmodels/hardware.h"
+#include "hwmodels/chip_spec.h"
 #include "hwmodels/tile/machine.h"
 
 namespace foretoken::hwmodels::tile {
@@ -48,7 +48,5 @@ struct CoreRates {
 
   bool operator==(const CoreRates&) const = default;
 };
-
-CoreRates core_rates(const Hardware& hardware, const Rates& rates);
 
 }  // namespace foretoken::hwmodels::tile

@@ -242,7 +242,8 @@ double Evaluator::run(const TileProgram& p, double origin, std::int64_t item) {
     for (const PhaseRange& phase : phases) {
       for (std::uint32_t i = phase.first; i < phase.first + phase.count; ++i) {
         const Step& s = p.steps[i];
-        if (s.writes && !p.buffers[s.write.buffer].per_item) window = std::lcm(window, p.buffers[s.write.buffer].slots);
+        if (s.writes && !p.buffers[s.write.buffer].per_item)
+          window = std::lcm(window, p.buffers[s.write.buffer].slots);
       }
     }
     const std::int64_t count = section.iterations;

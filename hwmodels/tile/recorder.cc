@@ -57,8 +57,8 @@ Buffer Recorder::buffer(const BufferSpec& spec) {
   buffers_.push_back(spec);
   const double bytes = static_cast<double>(spec.rows * spec.cols * spec.slots) * spec.share *
                        (storage_bytes(spec.dtype) + spec.scale_bytes);
-  program_->buffers.push_back({spec.name, spec.local, spec.slots, bytes, program_->slots,
-                               spec.per_item});
+  program_->buffers.push_back(
+      {spec.name, spec.local, spec.slots, bytes, program_->slots, spec.per_item});
   program_->slots += static_cast<std::uint32_t>(spec.slots);
   return {id};
 }
@@ -133,8 +133,9 @@ void Recorder::load(const BufferRef& dst, TensorId src, const Block& region, int
                     double padding) {
   Step& s = add(StepKind::kLoad, Engine::kLoad);
   s.tensor = src;
-  s.bytes = tensor_bytes(src, extent(src, region).elements()) * padding;
-  s.cache_bytes = s.bytes / shared;
+  // A core draws its share of what is multicast; the rest arrives from its neighbours.
+  s.bytes = tensor_bytes(src, extent(src, region).elements()) * padding / shared;
+  s.cache_bytes = s.bytes;
   tensors_[src].loaded += s.cache_bytes * weight_;
   writes(s, dst);
 }

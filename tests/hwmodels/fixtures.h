@@ -25,8 +25,7 @@ inline hwmodels::Hardware hardware(const std::string& system) {
 
 // What one core of a shipped system's chip does.
 inline hwmodels::tile::CoreRates core_rates_of(const std::string& system) {
-  const hwmodels::Hardware h = hardware(system);
-  return hwmodels::tile::core_rates(h, hwmodels::derive_rates(h));
+  return hwmodels::derive_rates(hardware(system)).core;
 }
 
 inline workloads::ModelSpec model(const std::string& name) {
