@@ -128,7 +128,8 @@ enum class VectorKind : std::uint8_t {
   kRowSum,        // dst [rows, 1]
   kColMax,        // dst [1, cols]
   kColSum,        // dst [1, cols]
-  kRotate,    // pairs (2i, 2i+1) of a by the angles whose cosine and sine b holds; scalar < 0: back
+  kRotate,  // pairs (2i, 2i+1) of a by the angles whose cosine and sine b holds; scalar < 0: back.
+            // Rows of b divide those of a: each serves as many in a row (the heads of a token)
   kHadamard,  // each row times the Walsh-Hadamard matrix over sqrt(cols)
   kMask,      // columns from b[row, 0] on become scalar
   kQuantise,  // a in dst's format with its block scales

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -23,6 +24,16 @@ namespace {
 constexpr std::int64_t kUnwritten = std::numeric_limits<std::int64_t>::min();
 
 double largest_of(Dtype d) { return d == Dtype::kFp4 ? 6.0 : 448.0; }
+
+// To nearest, ties to even, with `bits` of fraction.
+float with_fraction(float value, int bits) {
+  if (!std::isfinite(value)) return value;
+  auto code = std::bit_cast<std::uint32_t>(value);
+  const int drop = 23 - bits;
+  code += (1U << (drop - 1)) - 1U + ((code >> drop) & 1U);
+  code &= ~((1U << drop) - 1U);
+  return std::bit_cast<float>(code);
+}
 
 float rounded(Dtype d, double value) {
   switch (d) {
@@ -372,8 +383,11 @@ void ValueMachine::matrix(const BufferRef& acc, const BufferRef& a, const Buffer
                              left.rows, left.cols, right.rows, right.cols, sum.rows, sum.cols));
   }
   const std::int64_t chunk = instruction_depth(step.compute);
+  // FP32 operands lose their last bits on the way in.
+  const int fraction = step.compute == Dtype::kTf32 ? 10 : step.compute == Dtype::kHf32 ? 11 : 23;
   const auto factor = [&](const View& v, std::int64_t r, std::int64_t c) -> double {
-    return step.scaled ? double{v.value(r, c)} : double{v.buffer->elements[v.at(r, c)]};
+    const float x = step.scaled ? v.value(r, c) : v.buffer->elements[v.at(r, c)];
+    return fraction < 23 ? with_fraction(x, fraction) : x;
   };
   std::vector<double> l(static_cast<std::size_t>(depth));
   for (std::int64_t r = 0; r < sum.rows; ++r) {
@@ -522,17 +536,21 @@ void ValueMachine::vector(VectorKind kind, const BufferRef& dst,
       return;
     }
     case VectorKind::kRotate: {
-      // b: [rows or 1, cols], cosine and sine of each pair side by side.
-      require(
-          operands == 2 && out.cols % 2 == 0 && in[0].cols == out.cols && in[1].cols == out.cols,
-          "pairs and their angles");
+      // b: cosine and sine of each pair side by side, each row for as many rows of a.
+      require(operands == 2 && out.cols % 2 == 0 && in[0].cols == out.cols &&
+                  in[1].cols == out.cols && in[0].rows == out.rows && in[1].rows > 0 &&
+                  out.rows % in[1].rows == 0,
+              "pairs and their angles");
       const float sign = args.scalar < 0.0 ? -1.0F : 1.0F;
+      const View angles = in[1];
+      const std::int64_t share = out.rows / angles.rows;
+      in.pop_back();
       return each([&](auto r, auto c) {
         const std::int64_t even = c - c % 2;
         const float x = a(r, even);
         const float y = a(r, even + 1);
-        const float cosine = b(r, even);
-        const float sine = sign * b(r, even + 1);
+        const float cosine = angles.value(r / share, even);
+        const float sine = sign * angles.value(r / share, even + 1);
         return c == even ? x * cosine - y * sine : x * sine + y * cosine;
       });
     }
