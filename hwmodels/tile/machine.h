@@ -140,8 +140,21 @@ enum class VectorKind : std::uint8_t {
   kSpill,        // a, written to the core's local memory and read again
   kGroupDiv,     // a / b, b one value per row of the group (dst like a)
   kGroupColDiv,  // a / b, b one value per column of the group
+  kColDot,       // dst [1, cols]: sum over rows of a * b, b one value per row
+  kRowTopK,      // columns of the dst.cols largest of each row, largest first, ties to the lower
+  kRowPick,      // dst[r, i] = a[r, b[r, i]]
+  kRowKeep,      // a where the group of `scalar` columns is listed in the row of b, else scalar2
+  // Radix selection over rows that are read part by part. A score's key orders as the score does
+  // and has its dtype's bits; the state [1, 2] holds the key's leading bits found so far as a
+  // number and how many scores are still wanted among those that begin with them.
+  kCount,  // dst [1, 2^d] += how often each next d bits occur in a, of scores that begin as state b
+           // says; `scalar` bits are found already
+  kNarrow,  // state dst: appends the digit at which counts a, from the largest down, reach the
+            // number wanted, and what is wanted of it
+  kFilter,  // appends to list dst the number and value of each score of a whose leading `scalar`
+            // bits are not below those of state b; column 0 of a is number `scalar2`
 };
-inline constexpr int kVectorKinds = static_cast<int>(VectorKind::kGroupColDiv) + 1;
+inline constexpr int kVectorKinds = static_cast<int>(VectorKind::kFilter) + 1;
 std::string_view to_string(VectorKind kind);
 
 struct VectorArgs {
@@ -190,8 +203,9 @@ class Machine {
   virtual void load(const BufferRef& dst, TensorId src, const Block& region, int shared = 1,
                     double padding = 1.0) = 0;
   // Rows of `src` whose numbers are in column 0 of `rows` [count, 1] (negative: a row of zeros).
+  // With `page`, the numbers are those of pages of that many rows, which lie together.
   virtual void gather(const BufferRef& dst, TensorId src, const BufferRef& rows, std::int64_t col,
-                      std::int64_t cols) = 0;
+                      std::int64_t cols, std::int64_t page = 1) = 0;
   virtual void store(TensorId dst, const Block& region, const BufferRef& src) = 0;
   // Adds to what is there, atomically: partial sums of a split dimension.
   virtual void reduce_store(TensorId dst, const Block& region, const BufferRef& src) = 0;
@@ -206,7 +220,9 @@ class Machine {
   // FP4 weights into FP8 or BF16 operands on the vector units; exact.
   virtual void widen(const BufferRef& dst, const BufferRef& src) = 0;
   // The k largest of a row of `scores`, ties to the lower index, as row numbers in dst [k, 1],
-  // padded with -1; `first` is the row number of column 0; `passes` reads of the scores.
+  // padded with -1; `first` is the row number of column 0; `passes` reads of the scores. `scores`
+  // may be a list instead, [n, 2] of numbers (negative: no score) and scores, ties to what stands
+  // first, and so may dst be, [k, 2].
   virtual void top_k(const BufferRef& dst, const BufferRef& scores, std::int64_t k,
                      std::int64_t first, int passes) = 0;
   // A counter in global memory: `signal` adds one after all stores before it, `wait` holds the item

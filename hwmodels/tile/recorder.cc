@@ -141,12 +141,13 @@ void Recorder::load(const BufferRef& dst, TensorId src, const Block& region, int
 }
 
 void Recorder::gather(const BufferRef& dst, TensorId src, const BufferRef& rows, std::int64_t,
-                      std::int64_t cols) {
+                      std::int64_t cols, std::int64_t page) {
   Step& s = add(StepKind::kGather, Engine::kLoad);
   s.tensor = src;
   const double width = static_cast<double>(cols == kAll ? tensors_[src].spec.cols : cols);
-  // Whole sectors of each row are fetched.
-  s.bytes = extent(rows).rows * ceil_to(tensor_bytes(src, width), rates_->sector);
+  // Whole sectors of each row or page are fetched.
+  s.bytes = extent(rows).rows *
+            ceil_to(tensor_bytes(src, width * static_cast<double>(page)), rates_->sector);
   s.cache_bytes = s.bytes;
   tensors_[src].loaded += s.bytes * weight_;
   reads(s, rows);
@@ -241,12 +242,27 @@ void Recorder::vector(VectorKind kind, const BufferRef& dst, std::initializer_li
   Step& s = add(StepKind::kVector, Engine::kVector);
   s.vector = kind;
   double elements = extent(dst).elements();
-  for (const BufferRef& ref : src) elements = std::max(elements, extent(ref).elements());
+  double rounds = 1.0;
+  bool updates = false;
+  switch (kind) {
+    case VectorKind::kCount:
+    case VectorKind::kFilter:
+      elements = extent(*src.begin()).elements();
+      updates = true;
+      break;
+    case VectorKind::kRowPick:
+      break;
+    default:
+      for (const BufferRef& ref : src) elements = std::max(elements, extent(ref).elements());
+      if (kind == VectorKind::kRowTopK) rounds = extent(dst).cols;
+      updates =
+          kind == VectorKind::kFma || kind == VectorKind::kScaled || kind == VectorKind::kNarrow;
+  }
   const VectorCost c = vector_cost(kind);
-  s.seconds = std::max(elements * (c.lane / rates_->lanes32 + c.special / rates_->special),
-                       c.chain * rates_->vector_latency);
+  s.seconds = rounds * std::max(elements * (c.lane / rates_->lanes32 + c.special / rates_->special),
+                                c.chain * rates_->vector_latency);
   for (const BufferRef& ref : src) reads(s, ref);
-  writes(s, dst, kind == VectorKind::kFma || kind == VectorKind::kScaled);
+  writes(s, dst, updates);
 }
 
 void Recorder::widen(const BufferRef& dst, const BufferRef& src) {
@@ -262,8 +278,9 @@ void Recorder::top_k(const BufferRef& dst, const BufferRef& scores, std::int64_t
   Step& s = add(StepKind::kTopK, Engine::kVector);
   // A pass reads the scores, takes a digit and counts it in local memory: four instructions. Each
   // pass ends in a scan of the counters, a chain of some 16 dependent steps.
-  s.seconds =
-      passes * (4.0 * extent(scores).elements() / rates_->lanes32 + 16.0 * rates_->vector_latency);
+  const Extent e = extent(scores);
+  const double count = e.rows > 1.0 ? e.rows : e.cols;  // of a list or a row
+  s.seconds = passes * (4.0 * count / rates_->lanes32 + 16.0 * rates_->vector_latency);
   reads(s, scores);
   writes(s, dst);
 }

@@ -63,6 +63,20 @@ constexpr VectorCost vector_cost(VectorKind kind) {
     case VectorKind::kGroupDiv:
     case VectorKind::kGroupColDiv:
       return {.lane = 1.0, .special = 1.0, .chain = 2.0};
+    case VectorKind::kColDot:
+      return {.lane = 1.0, .chain = 2.0};
+    case VectorKind::kRowTopK:
+      return {.lane = 2.0, .chain = 5.0};  // a round: compare and keep, then exchange over lanes
+    case VectorKind::kRowPick:
+      return {.lane = 2.0};
+    case VectorKind::kRowKeep:
+      return {.lane = 1.0};
+    case VectorKind::kCount:
+      return {.lane = 4.0, .chain = 2.0};  // read, take the digit, compare, count in local memory
+    case VectorKind::kNarrow:
+      return {.lane = 2.0, .chain = 16.0};  // a scan of the counters
+    case VectorKind::kFilter:
+      return {.lane = 4.0, .chain = 8.0};  // read, compare, count over lanes, write
   }
   return {};
 }

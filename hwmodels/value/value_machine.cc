@@ -64,6 +64,16 @@ float block_scale(double amax, Dtype d, const Quantisation& how) {
   return static_cast<float>(std::ldexp(1.0, mantissa == 0.5 ? exponent - 1 : exponent));
 }
 
+// Bits of a score's key in radix selection, and the key: ordered as scores are, NaN below all.
+int key_bits(Dtype d) { return d == Dtype::kBf16 ? 16 : 32; }
+std::uint64_t key_of(float score, Dtype d) {
+  if (std::isnan(score)) return 0;
+  // Both zeros are one score.
+  const auto bits = std::bit_cast<std::uint32_t>(score == 0.0F ? 0.0F : score);
+  const std::uint32_t key = (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
+  return key >> (32 - key_bits(d));
+}
+
 // Elements of the contracted dimension that one matrix instruction adds up before it rounds:
 // 32 bytes of operands on every unit modelled here.
 std::int64_t instruction_depth(Dtype d) { return 256 / workloads::element_bits(d); }
@@ -261,18 +271,19 @@ void ValueMachine::load(const BufferRef& dst, TensorId src, const Block& region,
 }
 
 void ValueMachine::gather(const BufferRef& dst, TensorId src, const BufferRef& rows,
-                          std::int64_t col, std::int64_t cols) {
+                          std::int64_t col, std::int64_t cols, std::int64_t page) {
   const Bound& t = tensors_[src];
   const View index = read(rows);
   const View v = view(dst);
   const std::int64_t width = cols == kAll ? t.spec.cols - col : cols;
-  if (v.rows < index.rows || v.cols != width) {
+  if (v.rows < index.rows * page || v.cols != width) {
     throw Hazard(fmt::format("{}: {} rows of {} columns of {} gathered into [{}, {}] of {}",
-                             where(), index.rows, width, t.spec.name, v.rows, v.cols,
+                             where(), index.rows * page, width, t.spec.name, v.rows, v.cols,
                              v.buffer->spec.name));
   }
-  for (std::int64_t r = 0; r < index.rows; ++r) {
-    const auto row = static_cast<std::int64_t>(index.value(r, 0));
+  for (std::int64_t r = 0; r < index.rows * page; ++r) {
+    const auto number = static_cast<std::int64_t>(index.value(r / page, 0));
+    const std::int64_t row = number < 0 ? number : number * page + r % page;
     if (row >= 0) require_inside(t, {row, 1, col, width});
     for (std::int64_t c = 0; c < width; ++c) {
       if (row < 0) {
@@ -631,6 +642,112 @@ void ValueMachine::vector(VectorKind kind, const BufferRef& dst,
       }
       return;
     }
+    case VectorKind::kColDot: {
+      require(operands == 2 && out.rows == 1 && out.cols == in[0].cols &&
+                  in[1].rows == in[0].rows && in[1].cols == 1,
+              "[1, cols] of one operand and a value for each of its rows");
+      for (std::int64_t c = 0; c < out.cols; ++c) {
+        float sum = 0.0F;
+        for (std::int64_t r = 0; r < in[0].rows; ++r) {
+          sum = std::fma(in[0].value(r, c), in[1].value(r, 0), sum);
+        }
+        put_rounded(out, 0, c, sum);
+      }
+      return;
+    }
+    case VectorKind::kRowTopK: {
+      require(operands == 1 && out.rows == in[0].rows && out.cols <= in[0].cols,
+              "no more columns than the operand has");
+      std::vector<std::int64_t> order(static_cast<std::size_t>(in[0].cols));
+      for (std::int64_t r = 0; r < out.rows; ++r) {
+        std::iota(order.begin(), order.end(), 0);
+        std::partial_sort(order.begin(), order.begin() + out.cols, order.end(),
+                          [&](std::int64_t x, std::int64_t y) {
+                            const float u = in[0].value(r, x);
+                            const float v = in[0].value(r, y);
+                            return u > v || (u == v && x < y);
+                          });
+        for (std::int64_t c = 0; c < out.cols; ++c) {
+          put_rounded(out, r, c, static_cast<float>(order[static_cast<std::size_t>(c)]));
+        }
+      }
+      return;
+    }
+    case VectorKind::kRowPick:
+      require(operands == 2 && out.rows == in[0].rows && out.rows == in[1].rows &&
+                  out.cols == in[1].cols,
+              "a column number for each value");
+      for (std::int64_t r = 0; r < out.rows; ++r) {
+        for (std::int64_t c = 0; c < out.cols; ++c) {
+          const auto column = static_cast<std::int64_t>(in[1].value(r, c));
+          require(column >= 0 && column < in[0].cols, "a column that is not there");
+          put_rounded(out, r, c, in[0].value(r, column));
+        }
+      }
+      return;
+    case VectorKind::kRowKeep: {
+      require(operands == 2 && in[0].rows == out.rows && in[0].cols == out.cols &&
+                  in[1].rows == out.rows && args.scalar > 0.0,
+              "values and the groups to keep in each row");
+      const auto group = static_cast<std::int64_t>(args.scalar);
+      for (std::int64_t r = 0; r < out.rows; ++r) {
+        for (std::int64_t c = 0; c < out.cols; ++c) {
+          bool kept = false;
+          for (std::int64_t i = 0; i < in[1].cols; ++i) {
+            kept = kept || static_cast<std::int64_t>(in[1].value(r, i)) == c / group;
+          }
+          put_rounded(out, r, c, kept ? in[0].value(r, c) : static_cast<float>(args.scalar2));
+        }
+      }
+      return;
+    }
+    case VectorKind::kCount: {
+      const int digit = std::countr_zero(static_cast<std::uint64_t>(out.cols));
+      const int bits = key_bits(in[0].buffer->spec.dtype);
+      const auto found = static_cast<int>(args.scalar);
+      require(operands == 2 && out.rows == 1 && out.cols == std::int64_t{1} << digit &&
+                  in[0].rows == 1 && in[1].cols == 2 && found + digit <= bits,
+              "counters of a digit, a row of scores and the state");
+      const View counts = read(dst);
+      for (std::int64_t c = 0; c < in[0].cols; ++c) {
+        const std::uint64_t key = key_of(in[0].value(0, c), in[0].buffer->spec.dtype);
+        if (key >> (bits - found) != static_cast<std::uint64_t>(in[1].value(0, 0))) continue;
+        const std::uint64_t bin = key >> (bits - found - digit) & ((std::uint64_t{1} << digit) - 1);
+        const auto column = static_cast<std::int64_t>(bin);
+        put_rounded(out, 0, column, counts.value(0, column) + 1.0F);
+      }
+      return;
+    }
+    case VectorKind::kNarrow: {
+      require(operands == 1 && out.rows == 1 && out.cols == 2 && in[0].rows == 1,
+              "the state and the counters of a digit");
+      const View state = read(dst);
+      float wanted = state.value(0, 1);
+      std::int64_t bin = in[0].cols - 1;
+      while (bin > 0 && in[0].value(0, bin) < wanted) wanted -= in[0].value(0, bin--);
+      put_rounded(out, 0, 0,
+                  state.value(0, 0) * static_cast<float>(in[0].cols) + static_cast<float>(bin));
+      put_rounded(out, 0, 1, wanted);
+      return;
+    }
+    case VectorKind::kFilter: {
+      const int bits = key_bits(in[0].buffer->spec.dtype);
+      const auto found = static_cast<int>(args.scalar);
+      require(operands == 2 && out.cols == 2 && in[0].rows == 1 && in[1].cols == 2 && found <= bits,
+              "a list, a row of scores and the state");
+      const View list = read(dst);
+      std::int64_t end = 0;
+      while (end < list.rows && list.value(end, 0) >= 0.0F) ++end;
+      for (std::int64_t c = 0; c < in[0].cols; ++c) {
+        const float score = in[0].value(0, c);
+        const std::uint64_t key = key_of(score, in[0].buffer->spec.dtype);
+        if (key >> (bits - found) < static_cast<std::uint64_t>(in[1].value(0, 0))) continue;
+        require(end < list.rows, "more scores pass than the list holds");
+        put_rounded(out, end, 0, static_cast<float>(args.scalar2) + static_cast<float>(c));
+        put_rounded(out, end++, 1, score);
+      }
+      return;
+    }
   }
 }
 
@@ -650,25 +767,33 @@ void ValueMachine::top_k(const BufferRef& dst, const BufferRef& scores, std::int
                          std::int64_t first, int) {
   const View v = read(scores);
   const View out = view(dst);
-  if (v.rows != 1 || out.rows < k || out.cols != 1) {
+  const bool list = v.rows > 1;
+  if ((list && v.cols != 2) || out.rows < k || out.cols > 2) {
     throw Hazard(fmt::format("{}: top-k of [{}, {}] into [{}, {}]", where(), v.rows, v.cols,
                              out.rows, out.cols));
   }
-  std::vector<std::int64_t> order(static_cast<std::size_t>(v.cols));
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  const std::int64_t n = list ? v.rows : v.cols;
+  const auto score = [&](std::int64_t i) {
+    const float x = list ? v.value(i, 1) : v.value(0, i);
+    return std::isnan(x) || (list && v.value(i, 0) < 0.0F) ? kNone : x;
+  };
+  std::vector<std::int64_t> order(static_cast<std::size_t>(n));
   std::iota(order.begin(), order.end(), 0);
-  const auto chosen = std::min(k, v.cols);
+  const auto chosen = std::min(k, n);
   std::partial_sort(order.begin(), order.begin() + chosen, order.end(),
                     [&](std::int64_t a, std::int64_t b) {
-                      const float x = v.value(0, a);
-                      const float y = v.value(0, b);
+                      const float x = score(a);
+                      const float y = score(b);
                       return x > y || (x == y && a < b);
                     });
   std::sort(order.begin(), order.begin() + chosen);
   for (std::int64_t i = 0; i < k; ++i) {
-    const bool there = i < chosen && v.value(0, order[static_cast<std::size_t>(i)]) >
-                                         -std::numeric_limits<float>::infinity();
-    out.put(i, 0, there ? static_cast<float>(first + order[static_cast<std::size_t>(i)]) : -1.0F,
-            1.0F);
+    const std::int64_t from = i < chosen ? order[static_cast<std::size_t>(i)] : 0;
+    const bool there = i < chosen && score(from) > kNone;
+    const float number = list ? v.value(from, 0) : static_cast<float>(first + from);
+    out.put(i, 0, there ? number : -1.0F, 1.0F);
+    if (out.cols == 2) out.put(i, 1, there ? score(from) : kNone, 1.0F);
   }
 }
 
