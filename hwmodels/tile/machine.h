@@ -119,7 +119,7 @@ enum class VectorKind : std::uint8_t {
   kDiv,           // a / b
   kMax,           // max(a, b) (b absent: scalar)
   kMin,           // min(a, b)
-  kExp,           // e^a
+  kExp,           // e^a (with b: e^((a - b) * scalar), the form of a softmax)
   kRsqrt,         // 1 / sqrt(a * scalar + scalar2)
   kSigmoid,       // 1 / (1 + e^-a)
   kSilu,          // a / (1 + e^-a)
@@ -153,13 +153,15 @@ enum class VectorKind : std::uint8_t {
             // number wanted, and what is wanted of it
   kFilter,  // appends to list dst the number and value of each score of a whose leading `scalar`
             // bits are not below those of state b; column 0 of a is number `scalar2`
+  kDequantise,  // a with its block scales as numbers of dst's wider format: FP8 cache entries
 };
-inline constexpr int kVectorKinds = static_cast<int>(VectorKind::kFilter) + 1;
+inline constexpr int kVectorKinds = static_cast<int>(VectorKind::kDequantise) + 1;
 std::string_view to_string(VectorKind kind);
 
 struct VectorArgs {
   double scalar = 0.0;
   double scalar2 = 0.0;
+  int shared = 1;  // neighbouring cores that each do an equal part and pass it on to the others
 };
 
 // acc[m, n] (+)= a[m, k] * b[n, k]^T, or b[k, n] when `b_by_rows`. Operands' block scales take part
@@ -177,6 +179,8 @@ struct MatrixStep {
   bool mixed_fp4 = false;
   // Two cores work on one instruction: each feeds half of the columns.
   bool pair = false;
+  // b's rows are the rows of the instruction: for few rows of a where the unit wants many.
+  bool swapped = false;
 };
 
 // One part of a pipelined loop: at tick t it runs iteration t + ahead.
@@ -202,10 +206,10 @@ class Machine {
   // what is moved over what is asked, where whole tiles are read.
   virtual void load(const BufferRef& dst, TensorId src, const Block& region, int shared = 1,
                     double padding = 1.0) = 0;
-  // Rows of `src` whose numbers are in column 0 of `rows` [count, 1] (negative: a row of zeros).
+  // Rows of `src` whose numbers are in `rows`, [count, 1] or [1, count] (negative: a row of zeros).
   // With `page`, the numbers are those of pages of that many rows, which lie together.
   virtual void gather(const BufferRef& dst, TensorId src, const BufferRef& rows, std::int64_t col,
-                      std::int64_t cols, std::int64_t page = 1) = 0;
+                      std::int64_t cols, std::int64_t page = 1, int shared = 1) = 0;
   virtual void store(TensorId dst, const Block& region, const BufferRef& src) = 0;
   // Adds to what is there, atomically: partial sums of a split dimension.
   virtual void reduce_store(TensorId dst, const Block& region, const BufferRef& src) = 0;

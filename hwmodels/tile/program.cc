@@ -11,12 +11,12 @@ std::string_view to_string(StepKind kind) {
 
 std::string_view to_string(VectorKind kind) {
   static constexpr std::array<std::string_view, kVectorKinds> kNames = {
-      "copy",          "fill",          "add",           "sub",      "mul",       "fma",
-      "div",           "max",           "min",           "exp",      "rsqrt",     "sigmoid",
-      "silu",          "sqrt_softplus", "row_max",       "row_sum",  "col_max",   "col_sum",
-      "rotate",        "hadamard",      "mask",          "quantise", "scaled",    "group_sum",
-      "group_col_sum", "group_div",     "group_col_div", "col_dot",  "row_top_k", "row_pick",
-      "row_keep",      "count",         "narrow",        "filter"};
+      "copy",          "fill",          "add",       "sub",           "mul",     "fma",
+      "div",           "max",           "min",       "exp",           "rsqrt",   "sigmoid",
+      "silu",          "sqrt_softplus", "row_max",   "row_sum",       "col_max", "col_sum",
+      "rotate",        "hadamard",      "mask",      "quantise",      "scaled",  "group_sum",
+      "group_col_sum", "spill",         "group_div", "group_col_div", "col_dot", "row_top_k",
+      "row_pick",      "row_keep",      "count",     "narrow",        "filter",  "dequantise"};
   return kNames[static_cast<std::size_t>(kind)];
 }
 

@@ -141,15 +141,15 @@ void Recorder::load(const BufferRef& dst, TensorId src, const Block& region, int
 }
 
 void Recorder::gather(const BufferRef& dst, TensorId src, const BufferRef& rows, std::int64_t,
-                      std::int64_t cols, std::int64_t page) {
+                      std::int64_t cols, std::int64_t page, int shared) {
   Step& s = add(StepKind::kGather, Engine::kLoad);
   s.tensor = src;
   const double width = static_cast<double>(cols == kAll ? tensors_[src].spec.cols : cols);
   // Whole sectors of each row or page are fetched.
-  s.bytes = extent(rows).rows *
-            ceil_to(tensor_bytes(src, width * static_cast<double>(page)), rates_->sector);
+  s.bytes = extent(rows).elements() *
+            ceil_to(tensor_bytes(src, width * static_cast<double>(page)), rates_->sector) / shared;
   s.cache_bytes = s.bytes;
-  tensors_[src].loaded += s.bytes * weight_;
+  tensors_[src].loaded += s.cache_bytes * weight_;
   reads(s, rows);
   writes(s, dst);
 }
@@ -216,8 +216,8 @@ void Recorder::matrix(const BufferRef& acc, const BufferRef& a, const BufferRef&
   if (m.mixed_fp4) rate *= r.fp4_fp8_rate;
   const double useful =
       2.0 * static_cast<double>(m.m) * static_cast<double>(m.n) * static_cast<double>(m.k);
-  const double rows = ceil_to(static_cast<double>(m.m), r.tile_rows);
-  const double cols = ceil_to(static_cast<double>(m.n), r.tile_columns);
+  const double rows = ceil_to(static_cast<double>(m.swapped ? m.n : m.m), r.tile_rows);
+  const double cols = ceil_to(static_cast<double>(m.swapped ? m.m : m.n), r.tile_columns);
   double seconds = 2.0 * rows * cols * static_cast<double>(m.k) / rate;
   if (r.operand_feed > 0.0) {
     // Both operands come from local memory; the columns' operand once per row of instructions.
@@ -238,7 +238,7 @@ void Recorder::matrix(const BufferRef& acc, const BufferRef& a, const BufferRef&
 }
 
 void Recorder::vector(VectorKind kind, const BufferRef& dst, std::initializer_list<BufferRef> src,
-                      const VectorArgs&) {
+                      const VectorArgs& args) {
   Step& s = add(StepKind::kVector, Engine::kVector);
   s.vector = kind;
   double elements = extent(dst).elements();
@@ -258,6 +258,7 @@ void Recorder::vector(VectorKind kind, const BufferRef& dst, std::initializer_li
       updates =
           kind == VectorKind::kFma || kind == VectorKind::kScaled || kind == VectorKind::kNarrow;
   }
+  elements /= args.shared;
   const VectorCost c = vector_cost(kind);
   s.seconds = rounds * std::max(elements * (c.lane / rates_->lanes32 + c.special / rates_->special),
                                 c.chain * rates_->vector_latency);

@@ -31,7 +31,7 @@ class Recorder final : public Machine {
   void load(const BufferRef& dst, TensorId src, const Block& region, int shared,
             double padding) override;
   void gather(const BufferRef& dst, TensorId src, const BufferRef& rows, std::int64_t col,
-              std::int64_t cols, std::int64_t page) override;
+              std::int64_t cols, std::int64_t page, int shared) override;
   void store(TensorId dst, const Block& region, const BufferRef& src) override;
   void reduce_store(TensorId dst, const Block& region, const BufferRef& src) override;
   void scatter(TensorId dst, const BufferRef& rows, const BufferRef& src) override;

@@ -60,6 +60,11 @@ constexpr VectorCost vector_cost(VectorKind kind) {
     case VectorKind::kSpill:
       // 8 bytes an element over a port of 128 B per clock, where 128 lanes take one clock.
       return {.lane = 8.0};
+    case VectorKind::kDequantise:
+      // Two narrow numbers to 16 bits, to FP32, times the scale, two to BF16: half a result each of
+      // two slow conversions, and three plain instructions. 38 clocks for 448 channels on a core of
+      // 128 lanes; the authors of the public kernel give about 50 for 512.
+      return {.lane = 3.0, .special = 1.0, .chain = 4.0};
     case VectorKind::kGroupDiv:
     case VectorKind::kGroupColDiv:
       return {.lane = 1.0, .special = 1.0, .chain = 2.0};

@@ -271,18 +271,21 @@ void ValueMachine::load(const BufferRef& dst, TensorId src, const Block& region,
 }
 
 void ValueMachine::gather(const BufferRef& dst, TensorId src, const BufferRef& rows,
-                          std::int64_t col, std::int64_t cols, std::int64_t page) {
+                          std::int64_t col, std::int64_t cols, std::int64_t page, int) {
   const Bound& t = tensors_[src];
   const View index = read(rows);
   const View v = view(dst);
   const std::int64_t width = cols == kAll ? t.spec.cols - col : cols;
-  if (v.rows < index.rows * page || v.cols != width) {
+  const std::int64_t count = index.rows * index.cols;
+  if ((index.rows != 1 && index.cols != 1) || v.rows < count * page || v.cols != width) {
     throw Hazard(fmt::format("{}: {} rows of {} columns of {} gathered into [{}, {}] of {}",
-                             where(), index.rows * page, width, t.spec.name, v.rows, v.cols,
+                             where(), count * page, width, t.spec.name, v.rows, v.cols,
                              v.buffer->spec.name));
   }
-  for (std::int64_t r = 0; r < index.rows * page; ++r) {
-    const auto number = static_cast<std::int64_t>(index.value(r / page, 0));
+  for (std::int64_t r = 0; r < count * page; ++r) {
+    const std::int64_t n = r / page;
+    const auto number =
+        static_cast<std::int64_t>(index.cols == 1 ? index.value(n, 0) : index.value(0, n));
     const std::int64_t row = number < 0 ? number : number * page + r % page;
     if (row >= 0) require_inside(t, {row, 1, col, width});
     for (std::int64_t c = 0; c < width; ++c) {
@@ -479,6 +482,7 @@ void ValueMachine::vector(VectorKind kind, const BufferRef& dst,
   switch (kind) {
     case VectorKind::kCopy:
     case VectorKind::kSpill:
+    case VectorKind::kDequantise:
       require(operands == 1, "one operand");
       return each([&](auto r, auto c) { return a(r, c); });
     case VectorKind::kFill:
@@ -500,6 +504,9 @@ void ValueMachine::vector(VectorKind kind, const BufferRef& dst,
     case VectorKind::kMin:
       return each([&](auto r, auto c) { return std::min(a(r, c), b(r, c)); });
     case VectorKind::kExp:
+      if (operands == 2) {
+        return each([&](auto r, auto c) { return std::exp((a(r, c) - b(r, c)) * scalar); });
+      }
       return each([&](auto r, auto c) { return std::exp(a(r, c)); });
     case VectorKind::kRsqrt:
       return each([&](auto r, auto c) {

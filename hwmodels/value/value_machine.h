@@ -67,7 +67,7 @@ class ValueMachine final : public tile::Machine {
   void load(const tile::BufferRef& dst, tile::TensorId src, const tile::Block& region, int shared,
             double padding) override;
   void gather(const tile::BufferRef& dst, tile::TensorId src, const tile::BufferRef& rows,
-              std::int64_t col, std::int64_t cols, std::int64_t page) override;
+              std::int64_t col, std::int64_t cols, std::int64_t page, int shared) override;
   void store(tile::TensorId dst, const tile::Block& region, const tile::BufferRef& src) override;
   void reduce_store(tile::TensorId dst, const tile::Block& region,
                     const tile::BufferRef& src) override;
