@@ -9,7 +9,20 @@ namespace foretoken::hwmodels {
 namespace fs = std::filesystem;
 
 namespace {
-constexpr std::array<std::string_view, 1> kKernelNames = {"gemm"};
+// In the order of the variant.
+constexpr std::array<std::string_view, 5> kKernelNames = {"gemm", "attention", "row", "hyper",
+                                                          "expert_rows"};
+
+template <std::size_t I = 0>
+void choose_kernel(decltype(DesignFile::design)& design, std::size_t index) {
+  if constexpr (I < std::variant_size_v<decltype(DesignFile::design)>) {
+    if (index == I) {
+      if (design.index() != I) design.emplace<I>();
+      return;
+    }
+    choose_kernel<I + 1>(design, index);
+  }
+}
 }  // namespace
 
 std::string_view DesignFile::kernel() const { return kKernelNames[design.index()]; }
@@ -21,6 +34,7 @@ void describe(base::ConfigVisitor& v, DesignFile& file) {
   v.texts({"families", "of chips it is written for"}, file.families, {.min = 1, .max = 32});
   int kernel = static_cast<int>(file.design.index());
   v.choice({"kernel", "which kernel it schedules"}, kernel, kKernelNames);
+  choose_kernel(file.design, static_cast<std::size_t>(kernel));
   base::group(v, {"design", "the schedule"},
               [&] { std::visit([&](auto& d) { describe(v, d); }, file.design); });
 }

@@ -9,7 +9,11 @@
 #include <variant>
 #include <vector>
 
+#include "hwmodels/kernels/attention.h"
 #include "hwmodels/kernels/gemm.h"
+#include "hwmodels/kernels/hyper.h"
+#include "hwmodels/kernels/moe_rows.h"
+#include "hwmodels/kernels/row.h"
 #include "sim/base/config.h"
 
 namespace foretoken::hwmodels {
@@ -20,7 +24,9 @@ struct DesignFile {
   std::string title;
   std::string source;
   std::vector<std::string> families;  // of chips it is written for
-  std::variant<kernels::GemmDesign> design;
+  std::variant<kernels::GemmDesign, kernels::AttentionDesign, kernels::RowDesign,
+               kernels::HyperDesign, kernels::MoeRowsDesign>
+      design;
 
   [[nodiscard]] std::string_view kernel() const;
 };

@@ -37,6 +37,7 @@ void load_chip_files(Hardware& h, const fs::path& chip_path, const fs::path& con
   const fs::path own = configs / "calibration" / (h.chip.name + ".yaml");
   const fs::path family = configs / "calibration" / (h.chip.family + ".yaml");
   h.calibration = base::load_named<Calibration>(fs::exists(own) ? own : family);
+  h.kernels = load_kernel_set(h.chip.family, configs);
   for (int i = 0; i < workloads::kDtypeCount; ++i) {
     const auto dtype = static_cast<Dtype>(i);
     if (h.chip.supports(dtype) &&
@@ -120,8 +121,10 @@ tile::CoreRates core_rates(const Hardware& h, const Rates& r) {
   c.port = r.core_memory;
   c.cache = r.cache;
   c.memory = r.memory;
-  const FabricDimension& near = h.system.fabric.front();
-  c.link = near.bandwidth.value() * r.link_efficiency;
+  // A chip looked at by itself has no peers.
+  if (!h.system.fabric.empty()) {
+    c.link = h.system.fabric.front().bandwidth.value() * r.link_efficiency;
+  }
   c.cache_latency = h.chip.cache().latency.value();
   c.memory_latency = r.load_latency;
   c.sector = h.chip.gather_granularity.value();

@@ -8,6 +8,7 @@
 
 #include "hwmodels/calibration.h"
 #include "hwmodels/chip_spec.h"
+#include "hwmodels/kernel_set.h"
 #include "hwmodels/system_spec.h"
 #include "hwmodels/tile/core_rates.h"
 
@@ -17,6 +18,7 @@ struct Hardware {
   SystemSpec system;
   ChipSpec chip;
   Calibration calibration;
+  KernelSet kernels;  // designs of the chip's family
 
   // The weakest of what the numbers rest on: a preliminary or placeholder chip is never calibrated.
   [[nodiscard]] base::Basis basis() const;

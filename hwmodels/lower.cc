@@ -25,18 +25,18 @@ void Lowering::lower(const w::OpGraph& ops, const w::ParallelPlan& plan, const H
     for (Remembered& r : remembered_) r.valid = false;
     remembered_hardware_ = &hardware;
     remembered_rates_ = rates;
+    costs_.use(hardware, remembered_rates_);
   }
   separate_queues_ = plan.overlap != w::Overlap::kNone;
   for (std::size_t i = 0; i < ops.blocks.size(); ++i) {
     const w::Block& block = ops.blocks[i];
     graph_.begin_segment(static_cast<task::LabelId>(i), block.repeat);
-    gather_kernels(ops, block, hardware, rates, stack);
+    gather_kernels(ops, block, stack);
     emit_block(plan, rates);
   }
 }
 
-void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block,
-                              const Hardware& hardware, const Rates& rates, const Stack& stack) {
+void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block, const Stack& stack) {
   const auto nodes = ops.ops(block);
   kernels_.clear();
   kernel_of_.clear();
@@ -62,7 +62,7 @@ void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block,
     }
     kernel_of_.push_back(k);
     Kernel& kernel = kernels_[k];
-    add_remembered_cost(node, hardware, rates, kernel.cost);
+    add_remembered_cost(node, kernel.cost);
     for (std::uint8_t d = 0; d < node.dependency_count; ++d) {
       const std::uint32_t other = kernel_of_[node.dependencies[d] - block.first];
       if (other == k) continue;
@@ -72,18 +72,18 @@ void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block,
   }
 }
 
-void Lowering::add_remembered_cost(const w::OpNode& node, const Hardware& hardware,
-                                   const Rates& rates, Cost& sum) {
+void Lowering::add_remembered_cost(const w::OpNode& node, Cost& sum) {
   Remembered& r = remembered_[w::index_of(node.role)];
   if (!r.valid || !(r.op == node.op)) {
     r.valid = false;  // stays so if the chip cannot do it
     r.cost = Cost{};
-    add_cost(node.op, hardware, rates, r.cost);
+    costs_.add(node.op, r.cost);
     r.op = node.op;
     r.valid = true;
   }
   for (std::size_t i = 0; i < sum.busy.size(); ++i) sum.busy[i] += r.cost.busy[i];
-  sum.latency += r.cost.latency;
+  // What shares a kernel shares its start and its end.
+  sum.latency = std::max(sum.latency, r.cost.latency);
   sum.communication = sum.communication || r.cost.communication;
 }
 
@@ -93,7 +93,7 @@ void Lowering::emit_block(const w::ParallelPlan& plan, const Rates& rates) {
   results_.clear();
   for (std::size_t k = 0; k < kernels_.size(); ++k) {
     Kernel& kernel = kernels_[k];
-    const double start = rates.launch + rates.fill;
+    const double start = rates.launch;
     if (waves && kernel.role == Role::kDispatch) {
       const double scale = 1.0 / static_cast<double>(plan.waves);
       for (std::int64_t i = 0; i < plan.waves; ++i) {

@@ -44,7 +44,7 @@ class Lowering {
   };
 
   void gather_kernels(const workloads::OpGraph& ops, const workloads::Block& block,
-                      const Hardware& hardware, const Rates& rates, const Stack& stack);
+                      const Stack& stack);
   void emit_block(const workloads::ParallelPlan& plan, const Rates& rates);
   void emit_waves(std::size_t first_expert, std::int64_t waves, const Rates& rates);
   task::TaskId emit(const Kernel& kernel, const Cost& cost, double latency, double scale,
@@ -58,14 +58,14 @@ class Lowering {
     bool valid = false;
   };
 
-  void add_remembered_cost(const workloads::OpNode& node, const Hardware& hardware,
-                           const Rates& rates, Cost& sum);
+  void add_remembered_cost(const workloads::OpNode& node, Cost& sum);
 
   task::TaskGraph graph_;
   std::vector<Kernel> kernels_;
   std::vector<std::uint32_t> kernel_of_;  // node in block -> kernel
   std::array<std::uint32_t, workloads::kRoles> kernel_by_role_{};
   std::array<Remembered, workloads::kRoles> remembered_{};
+  KernelCosts costs_;
   Rates remembered_rates_;
   const Hardware* remembered_hardware_ = nullptr;
   bool separate_queues_ = true;

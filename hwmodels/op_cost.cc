@@ -16,21 +16,12 @@ using w::Dtype;
 
 namespace {
 
-// Heads of one query that one core's attention tile takes.
-constexpr double kHeadTile = 128.0;
-// A split of k below this many elements no longer hides its pipeline's start.
-constexpr double kLeastDepth = 512.0;
-// Memory is fetched in sectors of this many bytes on every family here; gathers of single entries
-// waste the rest of their last one.
-constexpr double kSector = 128.0;
+// Tokens of a V4 window; a decoding query's first keys come from it.
+constexpr std::int64_t kWindow = 128;
 // Share of the cache that a working set may take and still be found there by the next kernel.
 constexpr double kCacheShare = 0.5;
 // Scores of one row that a core takes before top-k splits the row over more cores, up to 16.
 constexpr double kTopKPiece = 8192.0;
-
-// One Sinkhorn step on a row of four: two dependent additions, the epsilon, a division. Assumed:
-// four cycles an addition and some thirty a division, with moves between.
-constexpr double kSinkhornStepCycles = 50.0;
 
 // Rounding of the non-negative numbers below 2^63 that occur here, inlined: a baseline x86-64 build
 // calls the library for std::ceil and std::floor, which would take half the time of an estimate.
@@ -41,21 +32,9 @@ inline double ceil_of(double x) {
 }
 inline double ceil_to(double x, double step) { return ceil_of(x / step) * step; }
 
-double core_rate(const Hardware& h, const Rates& r, Dtype compute, Dtype weight) {
-  const double rate = r.core_flops[static_cast<std::size_t>(compute)];
-  if (rate <= 0.0) {
-    (void)h.chip.peak(compute);  // throws with the chip's and the dtype's name
-  }
-  const bool mixed = compute == Dtype::kFp8 && weight == Dtype::kFp4;
-  return mixed ? rate * r.fp4_fp8_rate : rate;
-}
-
-double storage_bytes(Dtype d) { return static_cast<double>(w::element_bits(d)) / 8.0; }
-
-// Where a kernel's activations live: in the cache when they fit, else in memory. `loaded` is what
-// its tiles already read through the cache.
-void charge_activations(Cost& c, const Rates& r, double bytes, double loaded = 0.0) {
-  c[Unit::kCache] += (bytes - loaded) / r.cache;
+// Where a kernel's activations live: in the cache when they fit, else in memory.
+void charge_activations(Cost& c, const Rates& r, double bytes) {
+  c[Unit::kCache] += bytes / r.cache;
   if (bytes > kCacheShare * r.cache_capacity) c[Unit::kMemory] += bytes / r.memory;
 }
 
@@ -68,90 +47,115 @@ void charge_vector(Cost& c, const Rates& r, double ops, double special) {
 }
 
 struct Coster {
+  KernelCosts& costs;
   const Hardware& h;
   const Rates& r;
   Cost& c;  // sum that the operator is added to
 
+  [[nodiscard]] const KernelSet& set() const { return h.kernels; }
+  [[nodiscard]] const tile::CoreRates& core() const { return r.core; }
+
   void operator()(const w::Gemm& op) const {
     if (op.m == 0 || op.n == 0) return;
-    gemm(op, {static_cast<double>(op.n), static_cast<double>(op.m), static_cast<double>(op.k),
-              static_cast<double>(op.batch)});
+    const kernels::GroupRun groups{op.m, op.batch};
+    product(op, {&groups, 1}, false);
   }
 
+  // Rows as evenly over the experts as they go.
   void operator()(const w::GroupedGemm& op) const {
     if (op.rows == 0 || op.active == 0) return;
-    const double groups = static_cast<double>(op.active);
-    gemm(op, {static_cast<double>(op.n), static_cast<double>(op.rows) / groups,
-              static_cast<double>(op.k), groups});
+    const std::array<kernels::GroupRun, 2> groups = {
+        {{op.rows / op.active + 1, op.rows % op.active},
+         {op.rows / op.active, op.active - op.rows % op.active}}};
+    product(op, groups, true);
   }
 
   template <class Product>
-  void gemm(const Product& op, GemmShape shape) const {
-    const double rate = core_rate(h, r, op.compute, op.weight);
-    const w::WorkCount n = w::count(op);
-    Cost others;
-    charge_activations(others, r, static_cast<double>(n.input_bytes + n.output_bytes),
-                       static_cast<double>(n.input_bytes));
-    shape.stream_bytes = static_cast<double>(n.weight_bytes);
-    shape.other_cache = others[Unit::kCache];
-    shape.other_memory = others[Unit::kMemory];
-    shape.widen = widen_seconds(op.compute, op.weight, shape.count * shape.rows * shape.depth);
-    const GemmTime t =
-        gemm_time(shape, rate, storage_bytes(op.weight), storage_bytes(op.activation), r);
-    c[Unit::kMatrix] += t.matrix;
-    c[Unit::kMemory] += memory_seconds(shape.stream_bytes, t.cores, r) + shape.other_memory;
-    c[Unit::kCache] += t.cache_bytes / r.cache + shape.other_cache;
-    c[Unit::kVector] += shape.widen * t.column_tiles;
+  void product(const Product& op, std::span<const kernels::GroupRun> groups, bool grouped) const {
+    (void)h.chip.peak(op.compute);  // throws with the chip's and the dtype's name
+    kernels::GemmProblem p;
+    p.groups = groups;
+    p.n = op.n;
+    p.k = op.k;
+    p.activation = op.activation;
+    p.weight = op.weight;
+    p.compute = op.compute;
+    p.output = op.output;
+    p.fp8_block = op.fp8_block;
+    const kernels::GemmKernel kernel(p, design(op, grouped), core());
+    costs.add_kernel(kernel, true, c);
+    if (kernel.splits() > 1) {
+      costs.add_kernel(
+          kernels::SplitReduceKernel(kernel.splits(), kernel.tokens(), op.n, op.output), false, c);
+    }
+  }
+
+  template <class Product>
+  [[nodiscard]] const kernels::GemmDesign& design(const Product& op, bool grouped) const {
+    const bool four = op.weight == Dtype::kFp4 || op.weight == Dtype::kInt4;
+    if (op.compute == Dtype::kFp4 || op.compute == Dtype::kInt4) {
+      return grouped ? set().grouped_fp4 : set().gemm_fp4;
+    }
+    if (four) return grouped ? set().grouped_fp4_fp8 : set().gemm_fp4_fp8;
+    if (grouped) return set().grouped_fp8;
+    if (op.compute == Dtype::kFp8) {
+      return op.fp8_block > 0 ? set().gemm_fp8_block : set().gemm_fp8;
+    }
+    return op.compute == Dtype::kInt8 ? set().gemm_fp8 : set().gemm_bf16;
   }
 
   void operator()(const w::Attention& op) const {
-    if (op.queries == 0) return;
-    const double rate = core_rate(h, r, op.compute, op.compute) *
-                        (op.decode ? r.decode_attention : r.prefill_attention);
-    // One work item: up to 128 heads of one query over its keys, in pieces of 64 keys.
-    const double queries = static_cast<double>(op.queries);
-    const double heads = ceil_to(static_cast<double>(op.heads), std::min(r.tile_rows, 64.0));
-    const double head_tiles = ceil_of(heads / kHeadTile);
-    const double keys = ceil_to(static_cast<double>(op.keys) / queries, 64.0);
-    const double items = queries * head_tiles;
-    const double splits =
-        items >= r.cores ? 1.0
-                         : std::clamp(floor_of(r.cores / items), 1.0, std::max(1.0, keys / 64.0));
-    const double waves = ceil_of(items * splits / r.cores);
-    const double width = static_cast<double>(op.qk_width + op.v_width);
-    const double item_flops = 2.0 * (heads / head_tiles) * width * ceil_to(keys / splits, 64.0);
-    c[Unit::kMatrix] += waves * item_flops / rate;
-    const double cores = std::min(r.cores, items * splits);
+    if (op.queries == 0 || op.keys == 0) return;
+    (void)h.chip.peak(op.compute);
+    kernels::AttentionProblem p;
+    p.heads = op.heads;
+    p.key_width = op.qk_width;
+    p.value_width = op.v_width;
+    p.scale = 1.0;
+    p.selected = op.sparse;
+    p.sink = op.sink;
+    p.window_entry = p.compressed_entry = entry_format(op);
+    kernels::QueryClass q;
+    q.queries = op.queries;
+    const std::int64_t keys = (op.keys + op.queries - 1) / op.queries;
+    // V4's entries are keys and values whole; of its keys the first are the window's.
+    q.window = op.qk_width == op.v_width ? std::min(keys, kWindow) : 0;
+    q.compressed = keys - q.window;
+    const double distinct = static_cast<double>(op.distinct_bytes) /
+                            (static_cast<double>(op.requested_bytes) / static_cast<double>(op.keys));
+    const double share = static_cast<double>(q.window) / static_cast<double>(keys);
+    p.window_distinct = static_cast<std::int64_t>(distinct * share);
+    p.compressed_distinct = static_cast<std::int64_t>(distinct) - p.window_distinct;
+    p.window_rows = std::max(p.window_distinct, q.window * 2) + kWindow;
+    p.compressed_rows = std::max(p.compressed_distinct, q.compressed * 2) + kWindow;
+    p.classes = {&q, 1};
+    const kernels::AttentionLaunches launches(
+        p, op.decode ? set().decode_attention : set().prefill_attention, core());
+    bool first = true;
+    launches.for_each([&](const tile::Kernel& kernel) {
+      costs.add_kernel(kernel, first, c);
+      first = false;
+    });
+  }
 
-    double requested = static_cast<double>(op.requested_bytes);
-    double distinct = static_cast<double>(op.distinct_bytes);
-    if (op.sparse && op.keys > 0) {
-      const double entry = requested / static_cast<double>(op.keys);
-      const double waste = ceil_to(entry, kSector) / entry;
-      requested *= waste;
+  // The layout of a cache entry by its size: BF16, or FP8 (FP4) with scales and 64 BF16 channels.
+  static kernels::EntryFormat entry_format(const w::Attention& op) {
+    const double bytes = static_cast<double>(op.requested_bytes) / static_cast<double>(op.keys);
+    const auto width = static_cast<double>(op.qk_width);
+    if (bytes >= 2.0 * width) return kernels::kBf16Entry;
+    const double wide = std::min(64.0, width);
+    const double narrow = width - wide;
+    if (bytes >= narrow + 2.0 * wide) {
+      return {Dtype::kFp8, static_cast<std::int64_t>(narrow),
+              (bytes - narrow - 2.0 * wide) / narrow};
     }
-    // Each head tile reads the entries again; what the cache holds is read from memory once.
-    const double through_cache = requested * head_tiles;
-    const double touched = std::min(requested, distinct);
-    const double hit =
-        std::clamp(kCacheShare * r.cache_capacity / std::max(touched, 1.0), 0.0, 1.0);
-    const double from_memory = touched + (requested - touched) * (1.0 - hit);
-    c[Unit::kMemory] += memory_seconds(from_memory, cores, r);
-    c[Unit::kCache] += through_cache / r.cache;
-    const w::WorkCount n = w::count(op);
-    charge_activations(c, r, static_cast<double>(n.input_bytes + n.output_bytes));
-    charge_vector(c, r, static_cast<double>(n.vector_ops), static_cast<double>(n.special_ops));
-    // Splitting the keys needs a second, small kernel that merges the parts.
-    if (splits > 1.0) {
-      const double partial = queries * static_cast<double>(op.heads * op.v_width) * splits * 4.0;
-      charge_activations(c, r, 2.0 * partial);
-      c.latency += r.launch;
-    }
+    if (bytes >= width) return {Dtype::kFp8, op.qk_width, (bytes - width) / width};
+    return {Dtype::kFp4, op.qk_width, std::max(0.0, bytes - width / 2.0) / width};
   }
 
   void operator()(const w::IndexLogits& op) const {
     if (op.entries == 0) return;
-    const double rate = core_rate(h, r, op.compute, op.compute) * r.prefill_attention;
+    const double rate = h.chip.peak(op.compute).value() / r.cores * r.prefill_attention;
     const double heads = ceil_to(static_cast<double>(op.heads), std::min(r.tile_rows, 64.0));
     const double entries = static_cast<double>(op.entries);
     // Blocks of 256 entries are dealt to the cores.
@@ -198,30 +202,77 @@ struct Coster {
 
   void operator()(const w::HyperConnection& op) const {
     if (op.tokens == 0) return;
-    const w::WorkCount n = w::count(op);
-    if (op.phase == w::HyperPhase::kPre) {
-      const double rate = core_rate(h, r, op.compute, op.compute);
-      const GemmTime t = gemm_time({static_cast<double>(op.outputs), static_cast<double>(op.tokens),
-                                    static_cast<double>(op.streams * op.hidden)},
-                                   rate, 4.0, 2.0, r);
-      c[Unit::kMatrix] += t.matrix;
-      c[Unit::kCache] += t.cache_bytes / r.cache;
-      // The projection is a GEMM over all streams with k split over cores; a second kernel sums the
-      // parts and runs Sinkhorn, whose steps depend on each other.
-      c.latency +=
-          r.launch + r.fill +
-          2.0 * static_cast<double>(op.sinkhorn_iterations) * kSinkhornStepCycles / r.clock;
+    kernels::HyperProblem p;
+    p.tokens = op.tokens;
+    p.streams = op.streams;
+    p.hidden = op.hidden;
+    p.iterations = op.sinkhorn_iterations;
+    p.head = op.phase == w::HyperPhase::kHead;
+    p.compute = op.compute;
+    if (op.phase == w::HyperPhase::kPost) {
+      costs.add_kernel(kernels::HyperPostKernel(p, set().hyper, core()), true, c);
+      return;
     }
-    c[Unit::kMemory] += static_cast<double>(n.weight_bytes) / r.memory;
-    charge_activations(c, r, static_cast<double>(n.input_bytes + n.output_bytes));
-    charge_vector(c, r, static_cast<double>(n.vector_ops), static_cast<double>(n.special_ops));
+    (void)h.chip.peak(op.compute);
+    bool first = true;
+    for (const kernels::HyperPass pass : kernels::hyper_passes(set().hyper)) {
+      costs.add_kernel(kernels::HyperPreKernel(p, set().hyper, core(), pass), first, c);
+      first = false;
+    }
   }
 
   void operator()(const w::VectorOp& op) const {
-    const w::WorkCount n = w::count(op);
-    charge_vector(c, r, static_cast<double>(n.vector_ops), static_cast<double>(n.special_ops));
-    charge_activations(c, r, static_cast<double>(n.input_bytes + n.output_bytes));
-    c[Unit::kMemory] += static_cast<double>(n.kv_write_bytes + n.weight_bytes) / r.memory;
+    if (op.rows == 0 || op.width == 0) return;
+    if (op.kind == w::VectorKind::kSample) {
+      const kernels::ArgmaxKernel parts(op.rows, op.width, op.input, set().row, core());
+      costs.add_kernel(parts, true, c);
+      if (parts.parts() > 1) {
+        costs.add_kernel(
+            kernels::ArgmaxPartsKernel(op.rows, parts.parts(), set().row, core()), false, c);
+      }
+      return;
+    }
+    costs.add_kernel(kernels::RowKernel(row_problem(op), set().row, core()), true, c);
+    c[Unit::kMemory] += static_cast<double>(op.kv_write_bytes) / r.memory;
+  }
+
+  static kernels::RowProblem row_problem(const w::VectorOp& op) {
+    kernels::RowProblem p;
+    p.rows = op.rows;
+    p.width = op.width;
+    p.input = op.input;
+    p.output = op.output;
+    p.rotary = op.width;
+    p.positions = 1;
+    switch (op.kind) {
+      case w::VectorKind::kNorm:
+        p.then({.step = kernels::RowStep::kNorm, .weight = op.weights > 0});
+        break;
+      case w::VectorKind::kRope:
+        // Heads of a token share its angles: as many as its rows divide into, at most 128.
+        while (p.heads < 128 && p.rows % 2 == 0) {
+          p.heads *= 2;
+          p.rows /= 2;
+        }
+        p.then({.step = kernels::RowStep::kRotate});
+        break;
+      case w::VectorKind::kHadamard:
+        p.then({.step = kernels::RowStep::kHadamard});
+        break;
+      case w::VectorKind::kSwiglu:
+        p.then({.step = kernels::RowStep::kSwiglu});
+        break;
+      case w::VectorKind::kResidual:
+        p.then({.step = kernels::RowStep::kResidual});
+        break;
+      case w::VectorKind::kQuantise:
+      case w::VectorKind::kSample:
+        break;
+    }
+    if (op.output == Dtype::kFp8 || op.output == Dtype::kFp4) {
+      p.then({.step = kernels::RowStep::kQuantise, .block = op.output == Dtype::kFp4 ? 32 : 128});
+    }
+    return p;
   }
 
   void operator()(const w::Route& op) const {
@@ -278,67 +329,36 @@ struct Coster {
     }
     charge_activations(c, r, static_cast<double>(n.output_bytes));
   }
-
-  // FP4 weights meet FP8 activations: where the matrix unit takes no such pair, vector units
-  // convert every weight once per tile of tokens (2 operations an element at the 16-bit rate: look
-  // up, scale).
-  [[nodiscard]] double widen_seconds(Dtype compute, Dtype weight, double elements) const {
-    const bool fp4 = weight == Dtype::kFp4 && compute != Dtype::kFp4 &&
-                     (r.widen_on_vector || compute != Dtype::kFp8);
-    const bool int4 = weight == Dtype::kInt4 && compute != Dtype::kInt4;
-    return fp4 || int4 ? 2.0 * elements / r.vector_fp16 : 0.0;
-  }
 };
 
 }  // namespace
 
-GemmTime gemm_time(const GemmShape& s, double core_flops, double weight_bytes,
-                   double activation_bytes, const Rates& r) {
-  const double row_tile = std::clamp(ceil_to(s.rows, r.tile_rows), r.tile_rows, r.accumulator_rows);
-  const double row_tiles = ceil_of(s.rows / row_tile);
-  const double columns = ceil_to(s.columns, r.tile_columns);
-  const double most_splits = std::max(1.0, floor_of(s.depth / kLeastDepth));
-  // Neighbours that work on the same token tile read it once between them, as far as there are
-  // several row tiles to share it.
-  const double readers = ceil_of(row_tiles / std::min(r.operand_sharing, row_tiles));
-  const double token_bytes = readers * s.columns * activation_bytes;
-  GemmTime best;
-  double best_time = 0.0;
-  // Few tokens: one tile as wide as they need. Many: the width whose waves cost least.
-  for (double width = std::min(64.0, r.accumulator_columns); width <= r.accumulator_columns;
-       width *= 2.0) {
-    const double column_tile = std::min(width, columns);
-    const double column_tiles = columns <= width ? 1.0 : ceil_of(s.columns / column_tile);
-    const double tiles = s.count * row_tiles * column_tiles;
-    const double splits =
-        tiles < r.cores ? std::clamp(floor_of(r.cores / tiles), 1.0, most_splits) : 1.0;
-    const double waves = ceil_of(tiles * splits / r.cores);
-    const double matrix = waves * 2.0 * row_tile * column_tile * s.depth / (splits * core_flops);
-    const double cache_bytes =
-        s.count * s.depth * (column_tiles * s.rows * weight_bytes + token_bytes);
-    const double cores = std::min(r.cores, tiles * splits);
-    const double time = std::max({matrix, cache_bytes / r.cache + s.other_cache,
-                                  memory_seconds(s.stream_bytes, cores, r) + s.other_memory,
-                                  s.widen * column_tiles});
-    if (best_time == 0.0 || time < best_time) {
-      best_time = time;
-      best.matrix = matrix;
-      best.cache_bytes = cache_bytes;
-      best.cores = cores;
-      best.column_tiles = column_tiles;
-    }
-    if (column_tiles == 1.0) break;
-  }
-  return best;
+void KernelCosts::use(const Hardware& hardware, const Rates& rates) {
+  hardware_ = &hardware;
+  rates_ = &rates;
+  core_ = rates.core;
 }
 
-void add_cost(const w::Op& op, const Hardware& hardware, const Rates& rates, Cost& sum) {
-  std::visit(Coster{hardware, rates, sum}, op);
+void KernelCosts::add_kernel(const tile::Kernel& kernel, bool first, Cost& sum) {
+  recorder_.record(kernel);
+  const tile::KernelTime t = evaluator_.evaluate(recorder_);
+  sum[Unit::kMatrix] += t.matrix;
+  sum[Unit::kVector] += t.vector;
+  sum[Unit::kMemory] += t.memory;
+  sum[Unit::kCache] += t.cache;
+  const double busiest = std::max({t.matrix, t.vector, t.memory, t.cache});
+  sum.latency += std::max(0.0, t.seconds - core_.launch - busiest) + (first ? 0.0 : core_.launch);
+}
+
+void KernelCosts::add(const w::Op& op, Cost& sum) {
+  std::visit(Coster{*this, *hardware_, *rates_, sum}, op);
 }
 
 Cost cost(const w::Op& op, const Hardware& hardware, const Rates& rates) {
+  KernelCosts costs;
+  costs.use(hardware, rates);
   Cost sum;
-  add_cost(op, hardware, rates, sum);
+  costs.add(op, sum);
   return sum;
 }
 

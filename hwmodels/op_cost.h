@@ -1,9 +1,12 @@
-// What one operator asks of a chip: seconds of each resource, wave and tile rounding included.
+// What one operator asks of a chip: the tile programs that carry it out, as seconds of each resource
+// and what they take beyond.
 #pragma once
 
 #include <cstdint>
 
 #include "hwmodels/hardware.h"
+#include "hwmodels/tile/evaluate.h"
+#include "hwmodels/tile/recorder.h"
 #include "workloads/op.h"
 
 namespace foretoken::hwmodels {
@@ -23,31 +26,33 @@ struct Cost {
   double operator[](Unit u) const { return busy[static_cast<std::size_t>(u)]; }
 };
 
-// Throws UnsupportedError naming the chip and the dtype when its matrix unit lacks one.
-Cost cost(const workloads::Op& op, const Hardware& hardware, const Rates& rates);
-// Adds the operator's cost to `sum`: operators that share a kernel add up in place.
-void add_cost(const workloads::Op& op, const Hardware& hardware, const Rates& rates, Cost& sum);
+// Prices operators with the tile programs of the hardware's kernel set. Reusable; borrows the
+// hardware and the rates. Throws UnsupportedError naming the chip and the dtype when its matrix unit
+// lacks one, and when a program does not fit a core.
+class KernelCosts {
+ public:
+  // What follows is priced on this hardware at these rates, which must stay.
+  void use(const Hardware& hardware, const Rates& rates);
 
-// A matrix product as tiles on cores: rows are weight rows (output features), columns are tokens.
-// Tiles are dealt to cores in waves and the last wave costs a full one; when there are fewer tiles
-// than cores, the k dimension is split. Exposed for tests.
-struct GemmShape {
-  double rows, columns, depth;
-  double count = 1.0;  // independent products
-  // What else the kernel asks for, so that the choice of tiles does not win one resource and lose
-  // another: weights from memory, activations, seconds of vector work per tile of tokens.
-  double stream_bytes = 0.0;
-  double other_cache = 0.0;   // s
-  double other_memory = 0.0;  // s
-  double widen = 0.0;         // s
+  // Adds the operator's cost to `sum`: operators that share a kernel add up in place.
+  void add(const workloads::Op& op, Cost& sum);
+
+  // One launch of a kernel, added to `sum`: its resources, what it takes beyond them, and, for all
+  // but the operator's first launch, the launch itself.
+  void add_kernel(const tile::Kernel& kernel, bool first, Cost& sum);
+
+  [[nodiscard]] const Hardware& hardware() const { return *hardware_; }
+  [[nodiscard]] const Rates& rates() const { return *rates_; }
+
+ private:
+  const Hardware* hardware_ = nullptr;
+  const Rates* rates_ = nullptr;
+  tile::CoreRates core_;
+  tile::Recorder recorder_{core_};
+  tile::Evaluator evaluator_;
 };
-struct GemmTime {
-  double matrix = 0.0;       // s
-  double cache_bytes = 0.0;  // operand tiles read through the cache
-  double cores = 0.0;        // busy in the fullest wave
-  double column_tiles = 1.0;
-};
-GemmTime gemm_time(const GemmShape& shape, double core_flops, double weight_bytes_per_element,
-                   double activation_bytes_per_element, const Rates& rates);
+
+// Of one operator.
+Cost cost(const workloads::Op& op, const Hardware& hardware, const Rates& rates);
 
 }  // namespace foretoken::hwmodels

@@ -155,7 +155,7 @@ Prediction KernelPredictor::kernels(const Chip& chip, std::span<const w::Op> ops
     for (const w::Op& op : ops) {
       const hwmodels::Cost c = hwmodels::cost(op, chip.hardware, rates);
       seconds +=
-          rates.launch + rates.fill + c.latency + *std::max_element(c.busy.begin(), c.busy.end());
+          rates.launch + c.latency + *std::max_element(c.busy.begin(), c.busy.end());
     }
     return seconds * times;
   });
