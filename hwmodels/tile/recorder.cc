@@ -278,10 +278,10 @@ void Recorder::top_k(const BufferRef& dst, const BufferRef& scores, std::int64_t
                      int passes) {
   Step& s = add(StepKind::kTopK, Engine::kVector);
   // A pass reads the scores, takes a digit and counts it in local memory: four instructions. Each
-  // pass ends in a scan of the counters, a chain of some 16 dependent steps.
+  // pass ends in a scan of the counters, a chain of some 80 dependent steps.
   const Extent e = extent(scores);
   const double count = e.rows > 1.0 ? e.rows : e.cols;  // of a list or a row
-  s.seconds = passes * (4.0 * count / rates_->lanes32 + 16.0 * rates_->vector_latency);
+  s.seconds = passes * (4.0 * count / rates_->lanes32 + 80.0 * rates_->vector_latency);
   reads(s, scores);
   writes(s, dst);
 }

@@ -30,33 +30,33 @@ constexpr VectorCost vector_cost(VectorKind kind) {
     case VectorKind::kMask:
       return {.lane = 1.0};
     case VectorKind::kDiv:
-      return {.lane = 1.0, .special = 1.0, .chain = 2.0};
+      return {.lane = 1.0, .special = 1.0, .chain = 5.0};
     case VectorKind::kExp:
-      return {.lane = 1.0, .special = 1.0, .chain = 2.0};
+      return {.lane = 1.0, .special = 1.0, .chain = 4.0};
     case VectorKind::kRsqrt:
-      return {.lane = 1.0, .special = 1.0, .chain = 2.0};
+      return {.lane = 1.0, .special = 1.0, .chain = 4.0};
     case VectorKind::kSigmoid:
     case VectorKind::kSilu:
-      return {.lane = 3.0, .special = 2.0, .chain = 4.0};
+      return {.lane = 3.0, .special = 2.0, .chain = 9.0};
     case VectorKind::kSqrtSoftplus:
-      return {.lane = 4.0, .special = 3.0, .chain = 6.0};
+      return {.lane = 4.0, .special = 3.0, .chain = 12.0};
     case VectorKind::kRowMax:
     case VectorKind::kRowSum:
-      return {.lane = 1.0, .chain = 5.0};
+      return {.lane = 1.0, .chain = 20.0};
     case VectorKind::kColMax:
     case VectorKind::kColSum:
-      return {.lane = 1.0, .chain = 2.0};
+      return {.lane = 1.0, .chain = 5.0};
     case VectorKind::kRotate:
       return {.lane = 2.0, .chain = 2.0};
     case VectorKind::kHadamard:
-      return {.lane = 7.0, .chain = 7.0};  // log2(128) additions an element
+      return {.lane = 7.0, .chain = 24.0};  // log2(128) additions an element
     case VectorKind::kQuantise:
-      return {.lane = 3.0, .chain = 8.0};  // absolute maximum over the block, scale, convert
+      return {.lane = 3.0, .chain = 18.0};  // absolute maximum over the block, scale, convert
     case VectorKind::kScaled:
       return {.lane = 1.0};
     case VectorKind::kGroupSum:
     case VectorKind::kGroupColSum:
-      return {.lane = 1.0, .chain = 2.0};
+      return {.lane = 1.0, .chain = 3.0};
     case VectorKind::kSpill:
       // 8 bytes an element over a port of 128 B per clock, where 128 lanes take one clock.
       return {.lane = 8.0};
@@ -67,11 +67,11 @@ constexpr VectorCost vector_cost(VectorKind kind) {
       return {.lane = 3.0, .special = 1.0, .chain = 4.0};
     case VectorKind::kGroupDiv:
     case VectorKind::kGroupColDiv:
-      return {.lane = 1.0, .special = 1.0, .chain = 2.0};
+      return {.lane = 1.0, .special = 1.0, .chain = 5.0};
     case VectorKind::kColDot:
       return {.lane = 1.0, .chain = 2.0};
     case VectorKind::kRowTopK:
-      return {.lane = 2.0, .chain = 5.0};  // a round: compare and keep, then exchange over lanes
+      return {.lane = 2.0, .chain = 20.0};  // a round: compare and keep, then exchange over lanes
     case VectorKind::kRowPick:
       return {.lane = 2.0};
     case VectorKind::kRowKeep:
@@ -79,9 +79,9 @@ constexpr VectorCost vector_cost(VectorKind kind) {
     case VectorKind::kCount:
       return {.lane = 4.0, .chain = 2.0};  // read, take the digit, compare, count in local memory
     case VectorKind::kNarrow:
-      return {.lane = 2.0, .chain = 16.0};  // a scan of the counters
+      return {.lane = 2.0, .chain = 80.0};  // a scan of the counters
     case VectorKind::kFilter:
-      return {.lane = 4.0, .chain = 8.0};  // read, compare, count over lanes, write
+      return {.lane = 4.0, .chain = 30.0};  // read, compare, count over lanes, write
   }
   return {};
 }
