@@ -28,10 +28,6 @@ constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b 
 
 // Share of the cache that keys of concurrent blocks may take and still be found there.
 constexpr double kCacheShare = 0.5;
-// Numbers of tiles that one class of items stands for: prefill of a long prompt has as many as
-// tiles, and the middle one of a few is as good.
-constexpr std::int64_t kClasses = 24;
-constexpr std::int64_t kLikeness = 64;  // lengths this close to each other are one
 // Groups up to this many are split exactly, more by their sum.
 constexpr std::size_t kExactGroups = 4;
 
@@ -124,7 +120,7 @@ IndexLogitsKernel::IndexLogitsKernel(const IndexLogitsProblem& problem,
                        (element_bytes(problem.key) + key_scale_bytes(problem.key, problem.width));
   double from_memory = 0.0;
   for (const SequenceGroup& g : problem.sequences) {
-    if (g.queries == 0 || g.count == 0) continue;
+    if (g.empty()) continue;
     const std::int64_t n = blocks(g);
     items_ += g.count * n * splits(g);
     queries_ += g.count * g.queries;
@@ -172,7 +168,7 @@ void IndexLogitsKernel::choose_split(const tile::CoreRates& chip) {
   double whole = 0.0;  // blocks
   double all = 0.0;    // tiles
   for (const SequenceGroup& g : problem_.sequences) {
-    if (g.queries == 0 || g.count == 0) continue;
+    if (g.empty()) continue;
     const std::int64_t n = blocks(g);
     const std::int64_t t = tiles(g, n - 1);
     most = std::max(most, t);
@@ -190,7 +186,7 @@ void IndexLogitsKernel::choose_split(const tile::CoreRates& chip) {
     if (problem_.sequences.size() <= kExactGroups) {
       items = 0.0;
       for (const SequenceGroup& g : problem_.sequences) {
-        if (g.queries == 0 || g.count == 0) continue;
+        if (g.empty()) continue;
         const std::int64_t n = blocks(g);
         items += static_cast<double>(g.count * n * ceil_div(tiles(g, n - 1), part));
       }
@@ -211,7 +207,7 @@ tile::Launch IndexLogitsKernel::launch() const {
 IndexLogitsKernel::Place IndexLogitsKernel::place(std::int64_t index) const {
   Place p;
   for (const SequenceGroup& g : problem_.sequences) {
-    if (g.queries == 0 || g.count == 0) continue;
+    if (g.empty()) continue;
     const std::int64_t n = blocks(g);
     const std::int64_t s = splits(g);
     if (index >= g.count * n * s) {
@@ -239,43 +235,32 @@ IndexLogitsKernel::Place IndexLogitsKernel::place(std::int64_t index) const {
 void IndexLogitsKernel::classes(tile::FunctionRef<void(const tile::WorkClass&)> visit) const {
   std::int64_t base = 0;
   for (const SequenceGroup& g : problem_.sequences) {
-    if (g.queries == 0 || g.count == 0) continue;
+    if (g.empty()) continue;
     const std::int64_t n = blocks(g);
     const std::int64_t s = splits(g);
-    const std::int64_t most = tiles(g, n - 1);
-    const std::int64_t least = tiles(g, 0);
-    const std::int64_t width =
-        std::max({std::int64_t{1}, ceil_div(most - least + 1, kClasses), most / kLikeness});
-    std::int64_t end = n;  // blocks from here on are done
-    for (std::int64_t top = most; end > 0; top -= width) {
-      // The first block that sees more than top - width tiles.
-      const std::int64_t below = std::max<std::int64_t>(0, top - width);
-      std::int64_t low = 0;
-      std::int64_t high = end;
-      while (low < high) {
-        const std::int64_t middle = low + (high - low) / 2;
-        (tiles(g, middle) > below ? high : low) = tiles(g, middle) > below ? middle : middle + 1;
-      }
-      const std::int64_t count = end - low;
-      if (count > 0) {
-        const std::int64_t block = low + count / 2;
-        const std::int64_t first = base + (n - 1 - block) * s;
-        const std::int64_t t = tiles(g, block);
-        const std::int64_t rest = t % s;
-        const std::int64_t items = g.count * count;
-        // The last part has the tiles that need masks; the others are one tile longer or not.
-        if (t > 0) visit({first + s - 1, items});
-        std::int64_t longer = -1;
-        std::int64_t shorter = -1;
-        for (std::int64_t part = 0; part + 1 < s; ++part) {
-          ((part + 1) * t / s - part * t / s > t / s ? longer : shorter) = part;
+    const auto size = [&](std::int64_t block) { return tiles(g, block); };
+    runs_alike(n, size, [&](std::int64_t low, std::int64_t count) {
+      const std::int64_t block = low + count / 2;
+      const std::int64_t first = base + (n - 1 - block) * s;
+      const std::int64_t t = tiles(g, block);
+      const std::int64_t items = g.count * count;
+      // The last part has the tiles that need masks; the others are one tile longer or not.
+      visit({first + s - 1, items});
+      std::int64_t longer = -1;
+      std::int64_t shorter = -1;
+      std::int64_t longer_parts = 0;
+      for (std::int64_t part = 0; part + 1 < s; ++part) {
+        const std::int64_t length = (part + 1) * t / s - part * t / s;
+        if (length > t / s) {
+          longer = part;
+          ++longer_parts;
+        } else if (length > 0) {
+          shorter = part;
         }
-        if (rest > 1 && longer >= 0) visit({first + longer, items * (rest - 1)});
-        const std::int64_t shorts = s - std::max<std::int64_t>(rest, 1);
-        if (t >= s && shorter >= 0) visit({first + shorter, items * shorts});
       }
-      end = below > 0 ? low : 0;  // blocks that see nothing are no work
-    }
+      if (longer >= 0) visit({first + longer, items * longer_parts});
+      if (shorter >= 0) visit({first + shorter, items * (s - 1 - longer_parts)});
+    });
     base += g.count * n * s;
   }
 }

@@ -8,24 +8,12 @@
 #include <span>
 #include <string>
 
+#include "hwmodels/kernels/sequences.h"
 #include "hwmodels/tile/core_rates.h"
 #include "hwmodels/tile/machine.h"
 #include "sim/base/config.h"
 
 namespace foretoken::hwmodels::kernels {
-
-// Sequences of a batch that look alike: `queries` new tokens each, after `history` tokens.
-struct SequenceGroup {
-  std::int64_t count = 1;
-  std::int64_t history = 0;
-  std::int64_t queries = 1;
-};
-
-// Entries that the query at `position` sees, one entry for every `ratio` tokens: those whose tokens
-// are all there.
-constexpr std::int64_t visible_entries(std::int64_t position, std::int64_t ratio) {
-  return (position + 1) / ratio;
-}
 
 struct IndexLogitsProblem {
   std::span<const SequenceGroup> sequences{};
