@@ -12,8 +12,10 @@
 #include "hwmodels/kernels/attention.h"
 #include "hwmodels/kernels/gemm.h"
 #include "hwmodels/kernels/hyper.h"
+#include "hwmodels/kernels/index_logits.h"
 #include "hwmodels/kernels/moe_rows.h"
 #include "hwmodels/kernels/row.h"
+#include "hwmodels/kernels/top_k.h"
 #include "sim/base/config.h"
 
 namespace foretoken::hwmodels {
@@ -25,7 +27,8 @@ struct DesignFile {
   std::string source;
   std::vector<std::string> families;  // of chips it is written for
   std::variant<kernels::GemmDesign, kernels::AttentionDesign, kernels::RowDesign,
-               kernels::HyperDesign, kernels::MoeRowsDesign>
+               kernels::HyperDesign, kernels::MoeRowsDesign, kernels::IndexLogitsDesign,
+               kernels::TopKDesign>
       design;
 
   [[nodiscard]] std::string_view kernel() const;

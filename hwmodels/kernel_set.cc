@@ -46,14 +46,16 @@ KernelSet load_kernel_set(const std::string& family, const fs::path& configs,
   use("grouped_fp4_fp8", set.grouped_fp4_fp8);
   use("decode_attention", set.decode_attention);
   use("prefill_attention", set.prefill_attention);
+  use("decode_index", set.decode_index);
+  use("prefill_index", set.prefill_index);
+  use("top_k", set.top_k);
   use("row", set.row);
   use("hyper", set.hyper);
   use("expert_rows", set.expert_rows);
   v.finish();
   if (!unused.empty()) {
-    throw base::ConfigError({path.string(), 0, 0},
-                            fmt::format("no kind of kernel is called {}",
-                                        base::quote(unused.begin()->first)));
+    throw base::ConfigError({path.string(), 0, 0}, fmt::format("no kind of kernel is called {}",
+                                                               base::quote(unused.begin()->first)));
   }
   return set;
 }

@@ -9,8 +9,10 @@
 #include "hwmodels/kernels/attention.h"
 #include "hwmodels/kernels/gemm.h"
 #include "hwmodels/kernels/hyper.h"
+#include "hwmodels/kernels/index_logits.h"
 #include "hwmodels/kernels/moe_rows.h"
 #include "hwmodels/kernels/row.h"
+#include "hwmodels/kernels/top_k.h"
 
 namespace foretoken::hwmodels {
 
@@ -26,6 +28,9 @@ struct KernelSet {
   kernels::GemmDesign grouped_fp4_fp8{};
   kernels::AttentionDesign decode_attention{};
   kernels::AttentionDesign prefill_attention{};
+  kernels::IndexLogitsDesign decode_index{};
+  kernels::IndexLogitsDesign prefill_index{};
+  kernels::TopKDesign top_k{};
   kernels::RowDesign row{};
   kernels::HyperDesign hyper{};
   kernels::MoeRowsDesign expert_rows{};

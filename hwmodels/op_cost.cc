@@ -20,26 +20,13 @@ namespace {
 constexpr std::int64_t kWindow = 128;
 // Share of the cache that a working set may take and still be found there by the next kernel.
 constexpr double kCacheShare = 0.5;
-// Scores of one row that a core takes before top-k splits the row over more cores, up to 16.
-constexpr double kTopKPiece = 8192.0;
-
-// Rounding of the non-negative numbers below 2^63 that occur here, inlined: a baseline x86-64 build
-// calls the library for std::ceil and std::floor, which would take half the time of an estimate.
-inline double floor_of(double x) { return static_cast<double>(static_cast<std::int64_t>(x)); }
-inline double ceil_of(double x) {
-  const double below = floor_of(x);
-  return below < x ? below + 1.0 : below;
-}
-inline double ceil_to(double x, double step) { return ceil_of(x / step) * step; }
+// Query tokens of a sequence up to which scores are computed as in decoding, drafts included.
+constexpr std::int64_t kDecodeQueries = 8;
 
 // Where a kernel's activations live: in the cache when they fit, else in memory.
 void charge_activations(Cost& c, const Rates& r, double bytes) {
   c[Unit::kCache] += bytes / r.cache;
   if (bytes > kCacheShare * r.cache_capacity) c[Unit::kMemory] += bytes / r.memory;
-}
-
-double memory_seconds(double bytes, double cores, const Rates& r) {
-  return bytes / std::min(r.memory, std::max(cores, 1.0) * r.core_memory);
 }
 
 void charge_vector(Cost& c, const Rates& r, double ops, double special) {
@@ -121,8 +108,9 @@ struct Coster {
     // V4's entries are keys and values whole; of its keys the first are the window's.
     q.window = op.qk_width == op.v_width ? std::min(keys, kWindow) : 0;
     q.compressed = keys - q.window;
-    const double distinct = static_cast<double>(op.distinct_bytes) /
-                            (static_cast<double>(op.requested_bytes) / static_cast<double>(op.keys));
+    const double distinct =
+        static_cast<double>(op.distinct_bytes) /
+        (static_cast<double>(op.requested_bytes) / static_cast<double>(op.keys));
     const double share = static_cast<double>(q.window) / static_cast<double>(keys);
     p.window_distinct = static_cast<std::int64_t>(distinct * share);
     p.compressed_distinct = static_cast<std::int64_t>(distinct) - p.window_distinct;
@@ -153,39 +141,49 @@ struct Coster {
     return {Dtype::kFp4, op.qk_width, std::max(0.0, bytes - width / 2.0) / width};
   }
 
+  // The sequences behind a number of queries and the entries they see, as many tokens each.
+  static kernels::SequenceGroup sequences(std::int64_t queries, std::int64_t entries,
+                                          std::int64_t count, std::int64_t ratio) {
+    kernels::SequenceGroup g;
+    g.count = std::clamp<std::int64_t>(count, 1, queries);
+    g.queries = queries / g.count;
+    // A query at position p sees (p + 1) / ratio entries; positions follow each other.
+    const double seen = static_cast<double>(entries) / static_cast<double>(queries);
+    const double middle = seen * static_cast<double>(ratio) - 1.0;
+    g.history = std::max<std::int64_t>(
+        0, static_cast<std::int64_t>(middle - static_cast<double>(g.queries - 1) / 2.0 + 0.5));
+    return g;
+  }
+
   void operator()(const w::IndexLogits& op) const {
-    if (op.entries == 0) return;
-    const double rate = h.chip.peak(op.compute).value() / r.cores * r.prefill_attention;
-    const double heads = ceil_to(static_cast<double>(op.heads), std::min(r.tile_rows, 64.0));
-    const double entries = static_cast<double>(op.entries);
-    // Blocks of 256 entries are dealt to the cores.
-    const double blocks = std::max(1.0, ceil_of(entries / 256.0));
-    const double waves = ceil_of(blocks / r.cores);
-    c[Unit::kMatrix] += waves * 2.0 * heads * static_cast<double>(op.width) * 256.0 / rate;
-    const double cores = std::min(r.cores, blocks);
-    c[Unit::kMemory] += memory_seconds(static_cast<double>(op.key_bytes), cores, r);
-    const w::WorkCount n = w::count(op);
-    charge_activations(c, r, static_cast<double>(n.input_bytes + n.output_bytes));
-    charge_vector(c, r, static_cast<double>(n.vector_ops), 0.0);
+    if (op.entries == 0 || op.queries == 0) return;
+    (void)h.chip.peak(op.compute);
+    const kernels::SequenceGroup g = sequences(op.queries, op.entries, op.sequences, op.ratio);
+    kernels::IndexLogitsProblem p;
+    p.sequences = {&g, 1};
+    p.heads = op.heads;
+    p.width = op.width;
+    p.ratio = op.ratio;
+    p.key = p.compute = op.compute;
+    const bool prefill = g.queries > kDecodeQueries;
+    costs.add_kernel(
+        kernels::IndexLogitsKernel(p, prefill ? set().prefill_index : set().decode_index, core()),
+        true, c);
   }
 
   void operator()(const w::TopK& op) const {
-    if (op.entries == 0) return;
-    const w::WorkCount n = w::count(op);
-    const double queries = static_cast<double>(op.queries);
-    const double per_query = static_cast<double>(op.entries) / queries;
-    const double pieces = std::clamp(floor_of(per_query / kTopKPiece), 1.0, 16.0);
-    const double cores = std::min(r.cores, queries * pieces);
-    const double waves = ceil_of(queries * pieces / r.cores);
-    const double bytes = static_cast<double>(n.input_bytes);
-    // Rows are cut to whole cores: the last wave of rows costs a full one.
-    const double imbalance = waves * cores / (queries * pieces);
-    c[Unit::kCache] += bytes * imbalance / std::min(r.cache, cores * r.core_memory);
-    if (bytes / 4.0 > kCacheShare * r.cache_capacity) {
-      c[Unit::kMemory] += memory_seconds(bytes, cores, r);
-    }
-    c[Unit::kVector] =
-        static_cast<double>(n.vector_ops) * imbalance / (r.vector_fp32 * cores / r.cores);
+    if (op.entries == 0 || op.queries == 0) return;
+    const kernels::SequenceGroup g = sequences(op.queries, op.entries, op.sequences, op.ratio);
+    kernels::TopKProblem p;
+    p.sequences = {&g, 1};
+    p.ratio = op.ratio;
+    p.k = op.k;
+    const kernels::TopKKernel kernel(p, set().top_k, core());
+    bool first = true;
+    kernels::for_each_launch(kernel, [&](const tile::Kernel& launch) {
+      costs.add_kernel(launch, first, c);
+      first = false;
+    });
   }
 
   void operator()(const w::Compress& op) const {
@@ -227,8 +225,8 @@ struct Coster {
       const kernels::ArgmaxKernel parts(op.rows, op.width, op.input, set().row, core());
       costs.add_kernel(parts, true, c);
       if (parts.parts() > 1) {
-        costs.add_kernel(
-            kernels::ArgmaxPartsKernel(op.rows, parts.parts(), set().row, core()), false, c);
+        costs.add_kernel(kernels::ArgmaxPartsKernel(op.rows, parts.parts(), set().row, core()),
+                         false, c);
       }
       return;
     }

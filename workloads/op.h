@@ -83,11 +83,14 @@ struct IndexLogits {
   std::int64_t entries;    // summed over queries
   std::int64_t key_bytes;  // distinct keys read
   Dtype compute;
+  std::int64_t sequences = 1;  // that the queries belong to, and tokens an entry stands for: which
+  std::int64_t ratio = 1;      // entries a query sees
   bool operator==(const IndexLogits&) const = default;
 };
 
 struct TopK {
-  std::int64_t queries, entries, k;  // entries summed over queries
+  std::int64_t queries, entries, k;       // entries summed over queries
+  std::int64_t sequences = 1, ratio = 1;  // as IndexLogits
   bool operator==(const TopK&) const = default;
 };
 

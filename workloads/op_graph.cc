@@ -377,13 +377,17 @@ class Builder {
     return q;
   }
 
-  Id index_scores(std::int64_t n, std::int64_t entries, std::int64_t distinct, std::int64_t topk,
-                  Id q, Id weights, Id keys, Id earlier_keys) {
+  // Scores of `entries` (summed over the queries), one for every `ratio` tokens, and the choice.
+  Id index_scores(const Positions& p, std::int64_t ratio, std::int64_t entries,
+                  std::int64_t distinct, Id q, Id weights, Id keys, Id earlier_keys) {
+    const std::int64_t n = p.tokens();
+    const std::int64_t sequences = p.sequences();
     const Id scores = add(Role::kIndexLogits, Component::kIndexScores,
                           IndexLogits{n, m_.index_heads, m_.index_dim, entries,
-                                      distinct * p_.index_entry_bytes, p_.index},
+                                      distinct * p_.index_entry_bytes, p_.index, sequences, ratio},
                           {q, weights, keys, earlier_keys});
-    return add(Role::kIndexTopK, Component::kOther, TopK{n, entries, topk}, {scores});
+    return add(Role::kIndexTopK, Component::kOther,
+               TopK{n, entries, m_.index_topk, sequences, ratio}, {scores});
   }
 
   // V4.1: the compressor and indexer key that several layers share.
@@ -507,8 +511,9 @@ class Builder {
       const Id iq = index_queries(n, query, normed, l.attention == AttentionKind::kCsa, weights);
       const std::int64_t cap =
           l.index == IndexMode::kCandidates ? m_.index_candidates : std::int64_t{1} << 40;
-      selection = index_scores(n, p.entries_capped(l.ratio, cap), p.distinct_capped(l.ratio, cap),
-                               m_.index_topk, iq, weights, index_keys, earlier_cache.index_keys);
+      selection =
+          index_scores(p, l.ratio, p.entries_capped(l.ratio, cap), p.distinct_capped(l.ratio, cap),
+                       iq, weights, index_keys, earlier_cache.index_keys);
     }
     const bool sparse = l.index != IndexMode::kNone;
     const std::int64_t window_keys = p.entries_capped(1, m_.window);
@@ -572,7 +577,7 @@ class Builder {
     Id weights = kNoInput;
     const Id iq = index_queries(n, query, normed, true, weights);
     const Id selection =
-        index_scores(n, p.entries(1), p.distinct(1), m_.index_topk, iq, weights, key, kNoInput);
+        index_scores(p, 1, p.entries(1), p.distinct(1), iq, weights, key, kNoInput);
     const std::int64_t keys = p.entries_capped(1, m_.index_topk);
     Id o = add(Role::kAttention, Component::kCoreAttention,
                Attention{n, h, c + m_.rope_dim, c, keys, keys * p_.main_entry_bytes,

@@ -47,6 +47,9 @@ struct Positions {
   [[nodiscard]] constexpr std::int64_t tokens() const {
     return sum([](const Span& s) { return s.tokens; });
   }
+  [[nodiscard]] constexpr std::int64_t sequences() const {
+    return sum([](const Span&) { return std::int64_t{1}; });
+  }
   // Visible entries of a cache with `m` tokens an entry, summed over the queries.
   [[nodiscard]] constexpr std::int64_t entries(std::int64_t m) const {
     return sum([m](const Span& s) {

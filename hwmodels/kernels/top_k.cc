@@ -50,6 +50,9 @@ void describe(base::ConfigVisitor& v, TopKDesign& d) {
   v.integer({"parts", "parts of a row at most, each on its own core"}, d.parts,
             {.min = 1, .max = 256});
   v.integer({"min_part", "scores of a part at least"}, d.min_part, {.min = 1, .max = 1 << 24});
+  v.integer({"rank_up_to", "rows of so many scores are selected by comparing all with all",
+             base::Need::kOptional},
+            d.rank_up_to, {.min = 0, .max = 1 << 20});
 }
 
 TopKDesign default_top_k_design(const tile::CoreRates& chip) {
@@ -204,6 +207,11 @@ void TopKKernel::item(Machine& m, std::int64_t index) const {
                                 .dtype = Dtype::kFp32,
                                 .rows = held ? 0 : p.k + d.spare,
                                 .cols = 2});
+  const Buffer ranks = m.buffer({.name = "ranks",
+                                 .local = Local::kVector,
+                                 .dtype = Dtype::kFp32,
+                                 .rows = held && at.count <= d.rank_up_to ? 1 : 0,
+                                 .cols = at.count});
   const Buffer chosen = m.buffer({.name = "chosen",
                                   .local = Local::kVector,
                                   .dtype = split ? Dtype::kFp32 : Dtype::kInt32,
@@ -219,7 +227,9 @@ void TopKKernel::item(Machine& m, std::int64_t index) const {
   } else if (held) {
     m.load(row(), scores, {at.row, 1, at.first, at.count});
     // Of no more than k scores all are taken, in one pass.
-    const std::int64_t passes = whole ? 1 : ceil_div(bits, d.digit_bits);
+    const bool ranked = !whole && at.count <= d.rank_up_to;
+    if (ranked) m.vector(VectorKind::kRank, ranks(), {row()});
+    const std::int64_t passes = whole || ranked ? 1 : ceil_div(bits, d.digit_bits);
     m.top_k(chosen(), row(), p.k, at.first, static_cast<int>(passes));
   } else {
     const std::int64_t tiles = at.count / d.tile;

@@ -34,8 +34,11 @@ struct TopKDesign {
   std::int64_t row_digits = 2;      // counted while a row is read in parts
   std::int64_t row_digit_bits = 8;  // each
   std::int64_t spare = 2048;        // scores the list holds beyond k
-  std::int64_t parts = 16;          // of a row at most, each on its own core; as many as fill them
-  std::int64_t min_part = 16384;    // scores of a part at least
+  // Rows of more than k and up to so many scores are selected by comparing each score with all
+  // others; 0: never.
+  std::int64_t rank_up_to = 0;
+  std::int64_t parts = 16;        // of a row at most, each on its own core; as many as fill them
+  std::int64_t min_part = 16384;  // scores of a part at least
 };
 void describe(base::ConfigVisitor& v, TopKDesign& design);
 TopKDesign default_top_k_design(const tile::CoreRates& chip);

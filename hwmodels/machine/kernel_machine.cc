@@ -183,8 +183,8 @@ void KernelMachine::add_group(const tile::Recorder& recorder, const tile::Evalua
         spans_.push_back({index, s.engine, s.kind, s.vector, 0.0, 0.0});
         last_[static_cast<std::size_t>(s.engine)] = id;
         for (std::uint8_t k = 0; k < s.reads; ++k) {
-          readers_[slot_of(p.buffers[s.read[k].buffer], iteration + s.read[k].offset, item)].push_back(
-              id);
+          readers_[slot_of(p.buffers[s.read[k].buffer], iteration + s.read[k].offset, item)]
+              .push_back(id);
         }
         if (latency > 0.0) {
           const std::array<TaskId, 1> after = {id};

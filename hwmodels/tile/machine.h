@@ -153,6 +153,8 @@ enum class VectorKind : std::uint8_t {
             // number wanted, and what is wanted of it
   kFilter,  // appends to list dst the number and value of each score of a whose leading `scalar`
             // bits are not below those of state b; column 0 of a is number `scalar2`
+  kRank,    // how many of the row's values stand before each: larger ones, and equal ones further
+            // left
   kDequantise,  // a with its block scales as numbers of dst's wider format: FP8 cache entries
 };
 inline constexpr int kVectorKinds = static_cast<int>(VectorKind::kDequantise) + 1;

@@ -16,7 +16,8 @@ std::string_view to_string(VectorKind kind) {
       "silu",          "sqrt_softplus", "row_max",   "row_sum",       "col_max", "col_sum",
       "rotate",        "hadamard",      "mask",      "quantise",      "scaled",  "group_sum",
       "group_col_sum", "spill",         "group_div", "group_col_div", "col_dot", "row_top_k",
-      "row_pick",      "row_keep",      "count",     "narrow",        "filter",  "dequantise"};
+      "row_pick",      "row_keep",      "count",     "narrow",        "filter",  "rank",
+      "dequantise"};
   return kNames[static_cast<std::size_t>(kind)];
 }
 

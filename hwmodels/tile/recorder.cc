@@ -254,7 +254,7 @@ void Recorder::vector(VectorKind kind, const BufferRef& dst, std::initializer_li
       break;
     default:
       for (const BufferRef& ref : src) elements = std::max(elements, extent(ref).elements());
-      if (kind == VectorKind::kRowTopK) rounds = extent(dst).cols;
+      if (kind == VectorKind::kRowTopK || kind == VectorKind::kRank) rounds = extent(dst).cols;
       updates =
           kind == VectorKind::kFma || kind == VectorKind::kScaled || kind == VectorKind::kNarrow;
   }

@@ -60,6 +60,9 @@ constexpr VectorCost vector_cost(VectorKind kind) {
     case VectorKind::kSpill:
       // 8 bytes an element over a port of 128 B per clock, where 128 lanes take one clock.
       return {.lane = 8.0};
+    case VectorKind::kRank:
+      // Of each pair: read, compare values, compare places, combine, add, and the loop around.
+      return {.lane = 7.0, .chain = 5.0};
     case VectorKind::kDequantise:
       // Two narrow numbers to 16 bits, to FP32, times the scale, two to BF16: half a result each of
       // two slow conversions, and three plain instructions. 38 clocks for 448 channels on a core of

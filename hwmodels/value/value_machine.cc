@@ -572,6 +572,17 @@ void ValueMachine::vector(VectorKind kind, const BufferRef& dst,
         return c == even ? x * cosine - y * sine : x * sine + y * cosine;
       });
     }
+    case VectorKind::kRank:
+      require(operands == 1 && in[0].rows == out.rows && in[0].cols == out.cols, "one operand");
+      return each([&](auto r, auto c) {
+        const float value = a(r, c);
+        std::int64_t before = 0;
+        for (std::int64_t i = 0; i < out.cols; ++i) {
+          const float other = a(r, i);
+          before += other > value || (other == value && i < c) ? 1 : 0;
+        }
+        return static_cast<float>(before);
+      });
     case VectorKind::kHadamard: {
       require(operands == 1 && in[0].rows == out.rows && in[0].cols == out.cols, "one operand");
       std::vector<float> row(static_cast<std::size_t>(out.cols));

@@ -362,13 +362,14 @@ Recorder::Id Engine<T, Acc>::v4_attention(const LayerSpec& layer, const Chunk& c
       selection = select(iq.data(), iw.data(), m, first, layer.ratio, cache.keys, context);
       std::int64_t scored = 0;
       for (std::int64_t t = 0; t < m; ++t) scored += (first + t + 1) / layer.ratio;
+      selection_id = record(context, Role::kIndexLogits, Component::kIndexScores,
+                            workloads::IndexLogits{m, index_heads, index_dim, scored,
+                                                   (first + m) / layer.ratio * index_bytes_,
+                                                   index_dtype(), 1, layer.ratio},
+                            {iq_id, iw_id, key_id});
       selection_id =
-          record(context, Role::kIndexLogits, Component::kIndexScores,
-                 workloads::IndexLogits{m, index_heads, index_dim, scored,
-                                        (first + m) / layer.ratio * index_bytes_, index_dtype()},
-                 {iq_id, iw_id, key_id});
-      selection_id = record(context, Role::kIndexTopK, Component::kOther,
-                            workloads::TopK{m, scored, model_.index_topk}, {selection_id});
+          record(context, Role::kIndexTopK, Component::kOther,
+                 workloads::TopK{m, scored, model_.index_topk, 1, layer.ratio}, {selection_id});
     }
 
     // One softmax over window and entries.
