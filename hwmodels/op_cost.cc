@@ -141,6 +141,9 @@ struct Coster {
     return {Dtype::kFp4, op.qk_width, std::max(0.0, bytes - width / 2.0) / width};
   }
 
+  // A kernel that is launched, looks what there is to do and ends.
+  void idle() const { c.latency += core().start + core().memory_latency + core().cache_latency; }
+
   // The sequences behind a number of queries and the entries they see, as many tokens each.
   static kernels::SequenceGroup sequences(std::int64_t queries, std::int64_t entries,
                                           std::int64_t count, std::int64_t ratio) {
@@ -156,7 +159,8 @@ struct Coster {
   }
 
   void operator()(const w::IndexLogits& op) const {
-    if (op.entries == 0 || op.queries == 0) return;
+    if (op.queries == 0) return;
+    if (op.entries == 0) return idle();
     (void)h.chip.peak(op.compute);
     const kernels::SequenceGroup g = sequences(op.queries, op.entries, op.sequences, op.ratio);
     kernels::IndexLogitsProblem p;
@@ -172,7 +176,8 @@ struct Coster {
   }
 
   void operator()(const w::TopK& op) const {
-    if (op.entries == 0 || op.queries == 0) return;
+    if (op.queries == 0) return;
+    if (op.entries == 0) return idle();
     const kernels::SequenceGroup g = sequences(op.queries, op.entries, op.sequences, op.ratio);
     kernels::TopKProblem p;
     p.sequences = {&g, 1};

@@ -295,7 +295,9 @@ Prediction KernelPredictor::time_of(const IndexLogitsCase& c) {
                                   m.index_dim,
                                   p.entries(c.ratio),
                                   p.distinct(c.ratio) * w::resolve(recipe, m).index_entry_bytes,
-                                  f.compute};
+                                  f.compute,
+                                  c.sequences,
+                                  c.ratio};
   return kernels(chip(c.origin.system), {&op, 1}, 1.0);
 }
 
@@ -303,7 +305,7 @@ Prediction KernelPredictor::time_of(const TopKCase& c) {
   require_positions(c);
   const w::ModelSpec& m = model(c.model);
   const w::Positions p = positions_of(c);
-  const w::Op op = w::TopK{p.tokens(), p.entries(c.ratio), m.index_topk};
+  const w::Op op = w::TopK{p.tokens(), p.entries(c.ratio), m.index_topk, c.sequences, c.ratio};
   return kernels(chip(c.origin.system), {&op, 1}, 1.0);
 }
 

@@ -17,16 +17,17 @@ struct VectorCost {
 constexpr VectorCost vector_cost(VectorKind kind) {
   switch (kind) {
     case VectorKind::kCopy:
-      return {.lane = 0.5};  // conversions take pairs
+      return {.lane = 1.0};  // a conversion: 127 values a clock and core measured on Hopper
     case VectorKind::kFill:
       return {.lane = 0.5};
     case VectorKind::kAdd:
     case VectorKind::kSub:
     case VectorKind::kMul:
     case VectorKind::kFma:
+      return {.lane = 1.0};
     case VectorKind::kMax:
     case VectorKind::kMin:
-      return {.lane = 1.0};
+      return {.lane = 2.0};  // 64 values a clock and core, half the rate of additions, on Hopper
     case VectorKind::kMask:
       return {.lane = 1.0};
     case VectorKind::kDiv:
@@ -41,9 +42,11 @@ constexpr VectorCost vector_cost(VectorKind kind) {
     case VectorKind::kSqrtSoftplus:
       return {.lane = 4.0, .special = 3.0, .chain = 12.0};
     case VectorKind::kRowMax:
+      return {.lane = 2.0, .chain = 20.0};
     case VectorKind::kRowSum:
       return {.lane = 1.0, .chain = 20.0};
     case VectorKind::kColMax:
+      return {.lane = 2.0, .chain = 5.0};
     case VectorKind::kColSum:
       return {.lane = 1.0, .chain = 5.0};
     case VectorKind::kRotate:
