@@ -13,6 +13,10 @@ constexpr std::size_t kFinish = 0;  // state: when everything so far has ended, 
 constexpr std::size_t kFirstEngine = 1;
 constexpr std::size_t kFirstSlot = kFirstEngine + kEngines;
 
+// Steady states of pipelines repeat after so many windows at most; two cycles are compared.
+constexpr std::size_t kCycles = 4;
+constexpr std::size_t kHistory = 2 * kCycles + 1;
+
 // A slot a few iterations before the first counts from the end. 32 bits divide several times
 // faster.
 std::uint32_t slot_of(const BufferInfo& b, std::int64_t iteration, std::int64_t item) {
@@ -208,6 +212,8 @@ double Evaluator::run(const TileProgram& p, double origin, std::int64_t item) {
       const Step& s = p.steps[i];
       double& engine = state[kFirstEngine + static_cast<std::size_t>(s.engine)];
       double start = engine;
+      // What an item waits for, others do as long as it did its own part.
+      if (s.kind == StepKind::kWait) start = std::max(start, state[kFinish]);
       for (std::uint8_t k = 0; k < s.reads; ++k) {
         const SlotUse u = s.read[k];
         const auto slot = slot_of(p.buffers[u.buffer], iteration + u.offset, item);
@@ -248,30 +254,38 @@ double Evaluator::run(const TileProgram& p, double origin, std::int64_t item) {
     }
     const std::int64_t count = section.iterations;
     std::int64_t next_check = 0;
-    int known = 0;  // snapshots taken, then deltas
+    std::size_t known = 0;  // snapshots taken
+    const std::size_t size = state_.size();
+    const auto snapshot = [&](std::size_t i) { return history_.data() + i % kHistory * size; };
     for (std::int64_t tick = -most; tick < count; ++tick) {
       for (const PhaseRange& phase : phases) {
         const std::int64_t i = tick + phase.ahead;
         if (i >= 0 && i < count) run_steps(phase, i);
       }
-      // Once every time advances alike from window to window, whole windows are skipped.
+      // Once every time advances alike from window to window, or from every second to fourth
+      // window, that many are skipped at a time.
       if (tick != next_check || count - most - tick <= window) continue;
       next_check = tick + window;
-      bool same = known == 2;
-      for (std::size_t i = 0; i < state_.size(); ++i) {
-        const double d = known == 0 ? 0.0 : state[i] - snapshot_[i];
-        same = same && std::abs(d - delta_[i]) <= 1e-9 * d + 1e-18;
-        delta_[i] = d;
-        snapshot_[i] = state[i];
+      std::copy(state_.begin(), state_.end(), snapshot(known++));
+      for (std::size_t cycle = 1; cycle <= kCycles && known > 2 * cycle; ++cycle) {
+        const double* const now = snapshot(known - 1);
+        const double* const middle = snapshot(known - 1 - cycle);
+        const double* const old = snapshot(known - 1 - 2 * cycle);
+        bool same = true;
+        for (std::size_t i = 0; i < size && same; ++i) {
+          const double d = now[i] - middle[i];
+          same = std::abs(d - (middle[i] - old[i])) <= 1e-9 * d + 1e-18;
+        }
+        if (!same) continue;
+        const std::int64_t step = static_cast<std::int64_t>(cycle) * window;
+        const std::int64_t skipped = (count - most - tick - 1) / step;
+        for (std::size_t i = 0; i < size; ++i) {
+          state[i] += (now[i] - middle[i]) * static_cast<double>(skipped);
+        }
+        tick += skipped * step;
+        next_check = count;
+        break;
       }
-      known = std::min(known + 1, 2);
-      if (!same) continue;
-      const std::int64_t windows = (count - most - tick - 1) / window;
-      for (std::size_t i = 0; i < state_.size(); ++i) {
-        state[i] += delta_[i] * static_cast<double>(windows);
-      }
-      tick += windows * window;
-      next_check = count;
     }
   }
   return state[kFinish];
@@ -282,8 +296,7 @@ Evaluator::ItemTime Evaluator::item_time(const TileProgram& p, double active, bo
   price(p, active);
   const std::size_t size = kFirstSlot + 2 * p.slots;
   state_.assign(size, 0.0);
-  snapshot_.resize(size);
-  delta_.resize(size);
+  history_.resize(kHistory * size);
   ItemTime t;
   t.first = run(p, rates_->start, 0);
   t.period = t.first;

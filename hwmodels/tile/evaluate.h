@@ -84,9 +84,8 @@ class Evaluator {
   // Of the program in hand.
   std::vector<double> duration_;  // per step
   std::vector<double> latency_;
-  std::vector<double> state_;  // engines, then slots: ready, then slots: free
-  std::vector<double> snapshot_;
-  std::vector<double> delta_;
+  std::vector<double> state_;    // engines, then slots: ready, then slots: free
+  std::vector<double> history_;  // of state_
   std::vector<ItemTime> item_times_;
   std::vector<CoreGroup> groups_;
   std::size_t group_count_ = 0;
