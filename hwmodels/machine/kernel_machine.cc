@@ -149,7 +149,7 @@ void KernelMachine::add_group(const tile::Recorder& recorder, const tile::Evalua
         std::size_t written = 0;
         if (s.writes) {
           written = slot_of(p.buffers[s.write.buffer], iteration + s.write.offset, item);
-          if (ready_[written] != task::kNoTask) waits_.push_back(ready_[written]);
+          if (s.updates && ready_[written] != task::kNoTask) waits_.push_back(ready_[written]);
           for (const TaskId t : readers_[written]) waits_.push_back(t);
         }
         std::sort(waits_.begin(), waits_.end());

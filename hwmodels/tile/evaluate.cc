@@ -222,7 +222,9 @@ double Evaluator::run(const TileProgram& p, double origin, std::int64_t item) {
       std::size_t written = 0;
       if (s.writes) {
         written = slot_of(p.buffers[s.write.buffer], iteration + s.write.offset, item);
-        start = std::max({start, state[ready + written], state[free + written]});
+        start = std::max(start, state[free + written]);
+        // What adds to the slot waits for what is there; parts of it may be filled side by side.
+        if (s.updates) start = std::max(start, state[ready + written]);
       }
       const double end = start + duration_[i];
       engine = end;
@@ -232,7 +234,7 @@ double Evaluator::run(const TileProgram& p, double origin, std::int64_t item) {
         state[free + slot] = std::max(state[free + slot], end);
       }
       const double done = end + latency_[i];
-      if (s.writes) state[ready + written] = done;
+      if (s.writes) state[ready + written] = std::max(state[ready + written], done);
       state[kFinish] = std::max(state[kFinish], done);
     }
   };
