@@ -127,17 +127,17 @@ void CompressorKernel::item(Machine& m, std::int64_t index) const {
   const std::int64_t slots = p.slots();
   const std::int64_t projected = p.projected();
   const std::int64_t history = at.group->history;
-  const bool packed = p.entry == EntryFormat::kFp8Rope;
-  const bool rotated = p.entry == EntryFormat::kFp4 || p.entry == EntryFormat::kFp8;
+  const bool packed = p.entry == CompressedFormat::kFp8Rope;
+  const bool rotated = p.entry == CompressedFormat::kFp4 || p.entry == CompressedFormat::kFp8;
   const std::int64_t stored = packed ? p.width - p.rope : p.width;
-  const Dtype entry_dtype = p.entry == EntryFormat::kBf16  ? Dtype::kBf16
-                            : p.entry == EntryFormat::kFp4 ? Dtype::kFp4
+  const Dtype entry_dtype = p.entry == CompressedFormat::kBf16  ? Dtype::kBf16
+                            : p.entry == CompressedFormat::kFp4 ? Dtype::kFp4
                                                            : Dtype::kFp8;
   // One byte for 64 channels, up to a multiple of eight; one for 32; four in all.
   const double entry_scale = packed ? static_cast<double>(ceil_div(ceil_div(stored, 64), 8) * 8) /
                                           static_cast<double>(stored)
-                             : p.entry == EntryFormat::kFp4 ? 1.0 / 32.0
-                             : p.entry == EntryFormat::kFp8 ? 4.0 / static_cast<double>(stored)
+                             : p.entry == CompressedFormat::kFp4 ? 1.0 / 32.0
+                             : p.entry == CompressedFormat::kFp8 ? 4.0 / static_cast<double>(stored)
                                                             : 0.0;
 
   const double projection_bytes =
@@ -205,7 +205,7 @@ void CompressorKernel::item(Machine& m, std::int64_t index) const {
   const Buffer normed = vector_buffer("normed", Dtype::kBf16, room, p.width);
   const Buffer mixed = vector_buffer("mixed", Dtype::kBf16, rotated ? room : 0, p.width);
   const Buffer quantised = vector_buffer(
-      "quantised", entry_dtype, p.entry == EntryFormat::kBf16 ? 0 : room, stored, 1, entry_scale);
+      "quantised", entry_dtype, p.entry == CompressedFormat::kBf16 ? 0 : room, stored, 1, entry_scale);
   const Buffer rows = vector_buffer("rows", Dtype::kInt32, room, 1);
 
   // Half of the projected channels that belongs to the block before, and to the current one.
@@ -314,7 +314,7 @@ void CompressorKernel::item(Machine& m, std::int64_t index) const {
     m.vector(VectorKind::kMul, normed(), {work(), norm()});
     const BufferRef rotary = normed(0, {0, n, p.width - p.rope, p.rope});
     m.vector(VectorKind::kRotate, rotary, {rotary, turned()});
-    if (p.entry == EntryFormat::kBf16) {
+    if (p.entry == CompressedFormat::kBf16) {
       m.scatter(entries, rows(), normed());
     } else {
       if (rotated) m.vector(VectorKind::kHadamard, mixed(), {normed()});

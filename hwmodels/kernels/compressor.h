@@ -16,7 +16,7 @@
 namespace foretoken::hwmodels::kernels {
 
 // How an entry is stored.
-enum class EntryFormat : std::uint8_t {
+enum class CompressedFormat : std::uint8_t {
   kBf16,
   kFp8Rope,  // FP8 with a scale for 64 channels, the rotary channels BF16: keys of attention
   kFp4,      // Hadamard, then FP4 with a scale for 32: keys of the index
@@ -29,7 +29,7 @@ struct CompressorProblem {
   std::int64_t width = 512;                    // channels of an entry
   bool overlap = true;                         // an entry also pools the block before
   std::int64_t rope = 64;                      // rotary channels, the last
-  EntryFormat entry = EntryFormat::kFp8Rope;
+  CompressedFormat entry = CompressedFormat::kFp8Rope;
   workloads::Dtype projection = workloads::Dtype::kFp32;
   double eps = 1e-6;  // of the norm
 

@@ -13,7 +13,7 @@
 namespace foretoken::hwmodels::value {
 
 using kernels::CompressorFault;
-using kernels::EntryFormat;
+using kernels::CompressedFormat;
 using workloads::Dtype;
 
 namespace {
@@ -45,7 +45,7 @@ Comparison verify_compressor(const kernels::CompressorDesign& design, const tile
     const std::int64_t projected = problem.projected();
     const std::int64_t slots = problem.slots();
     const std::int64_t width = test.width;
-    const bool packed = test.entry == EntryFormat::kFp8Rope;
+    const bool packed = test.entry == CompressedFormat::kFp8Rope;
     const std::int64_t stored = packed ? width - kRope : width;
 
     std::mt19937 generator(test.seed);
@@ -118,16 +118,16 @@ Comparison verify_compressor(const kernels::CompressorDesign& design, const tile
           reference::rms_norm(released, entry.data(), weight.data(), problem.eps, 1, width,
                               entry.data());
           rope.rotate(released, entry.data() + width - kRope, t + 1 - test.ratio);
-          if (test.entry == EntryFormat::kFp4 || test.entry == EntryFormat::kFp8) {
+          if (test.entry == CompressedFormat::kFp4 || test.entry == CompressedFormat::kFp8) {
             reference::hadamard(std::span<double>(entry));
             for (double& x : entry) x = released.narrow(x);
           }
           const std::span<double> head(entry.data(), static_cast<std::size_t>(stored));
           if (packed) reference::fake_quantise_e4m3(head, 64, reference::kFp8Activation);
-          if (test.entry == EntryFormat::kFp8) {
+          if (test.entry == CompressedFormat::kFp8) {
             reference::fake_quantise_e4m3(head, width, reference::kFp8Activation);
           }
-          if (test.entry == EntryFormat::kFp4) {
+          if (test.entry == CompressedFormat::kFp4) {
             reference::fake_quantise_e2m1(head, 32, reference::kFp4Index);
           }
           want_entries.insert(want_entries.end(), entry.begin(), entry.end());
@@ -188,17 +188,17 @@ Comparison verify_compressor(const kernels::CompressorDesign& design, const tile
   return result;
 }
 
-Tolerance compressor_tolerance(EntryFormat entry) {
+Tolerance compressor_tolerance(CompressedFormat entry) {
   // Pooling in FP32 instead of double moves a few values to the neighbouring number of the format:
   // a step is 2^-8 of BF16 values, 2^-3 of FP8, up to a third of FP4 values, which reach some five
   // times their mean square root. Few: of 200 batches of 100 entries none was beyond half of this.
   switch (entry) {
-    case EntryFormat::kBf16:
+    case CompressedFormat::kBf16:
       return {.max_relative = 0.05, .rms_relative = 5e-4};
-    case EntryFormat::kFp8Rope:
-    case EntryFormat::kFp8:
+    case CompressedFormat::kFp8Rope:
+    case CompressedFormat::kFp8:
       return {.max_relative = 0.7, .rms_relative = 3e-3};
-    case EntryFormat::kFp4:
+    case CompressedFormat::kFp4:
       return {.max_relative = 1.5, .rms_relative = 2e-2};
   }
   return {};

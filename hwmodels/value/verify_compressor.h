@@ -15,7 +15,7 @@ struct CompressorCase {
   std::int64_t ratio = 4;
   std::int64_t width = 128;
   bool overlap = true;
-  kernels::EntryFormat entry = kernels::EntryFormat::kFp8Rope;
+  kernels::CompressedFormat entry = kernels::CompressedFormat::kFp8Rope;
   unsigned seed = 1;
 };
 
@@ -24,6 +24,6 @@ Comparison verify_compressor(const kernels::CompressorDesign& design, const tile
                              const CompressorCase& test,
                              kernels::CompressorFault fault = kernels::CompressorFault::kNone);
 
-Tolerance compressor_tolerance(kernels::EntryFormat entry);
+Tolerance compressor_tolerance(kernels::CompressedFormat entry);
 
 }  // namespace foretoken::hwmodels::value

@@ -46,12 +46,12 @@ std::string described(const Comparison& c) {
          c.hazard;
 }
 
-constexpr std::array kFormats = {EntryFormat::kBf16, EntryFormat::kFp8Rope, EntryFormat::kFp4,
-                                 EntryFormat::kFp8};
+constexpr std::array kFormats = {CompressedFormat::kBf16, CompressedFormat::kFp8Rope, CompressedFormat::kFp4,
+                                 CompressedFormat::kFp8};
 
 TEST(Compressor, EqualsTheReferenceInEveryFormatFromEveryPlaceInABlock) {
   const CoreRates& c = chip("hgx_b200");
-  for (const EntryFormat entry : kFormats) {
+  for (const CompressedFormat entry : kFormats) {
     for (const bool overlap : {true, false}) {
       for (const std::int64_t history : {0, 1, 3, 4, 6, 11, 40}) {
         for (const std::int64_t tokens : {1, 2, 5, 23}) {
@@ -96,7 +96,7 @@ TEST(Compressor, ModelsShapesGiveTheReferencesEntries) {
         .overlap = false},
         CompressorCase{.sequences = {{.history = 128, .queries = 64}},
         .width = 128,
-        .entry = EntryFormat::kFp4}}) {
+        .entry = CompressedFormat::kFp4}}) {
     const CompressorProblem p{.ratio = test.ratio, .width = test.width, .overlap = test.overlap};
     const Comparison got = verify_compressor(default_compressor_design(p), c, test);
     EXPECT_TRUE(within(got, value::compressor_tolerance(test.entry))) << described(got);
@@ -105,7 +105,7 @@ TEST(Compressor, ModelsShapesGiveTheReferencesEntries) {
 
 TEST(Compressor, MistakesAreCaught) {
   const CoreRates& c = chip("hgx_b200");
-  for (const EntryFormat entry : kFormats) {
+  for (const CompressedFormat entry : kFormats) {
     const CompressorCase test{.sequences = {{.history = 6, .queries = 400}}, .entry = entry};
     const CompressorDesign d{.blocks = 4, .channels = 64};
     const auto tolerance = value::compressor_tolerance(entry);
@@ -119,7 +119,7 @@ TEST(Compressor, MistakesAreCaught) {
     }
     const Comparison reuse = verify_compressor(d, c, test, CompressorFault::kEarlyReuse);
     EXPECT_NE(reuse.hazard.find("_tile"), std::string::npos) << reuse.hazard;
-    if (entry == EntryFormat::kBf16) continue;
+    if (entry == CompressedFormat::kBf16) continue;
     const Comparison floor = verify_compressor(d, c, test, CompressorFault::kScaleFloor);
     EXPECT_FALSE(within(floor, tolerance)) << static_cast<int>(entry) << described(floor);
   }
