@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "hwmodels/kernels/attention.h"
+#include "hwmodels/kernels/compressor.h"
 #include "hwmodels/kernels/gemm.h"
 #include "hwmodels/kernels/hyper.h"
 #include "hwmodels/kernels/index_logits.h"
@@ -28,7 +29,7 @@ struct DesignFile {
   std::vector<std::string> families;  // of chips it is written for
   std::variant<kernels::GemmDesign, kernels::AttentionDesign, kernels::RowDesign,
                kernels::HyperDesign, kernels::MoeRowsDesign, kernels::IndexLogitsDesign,
-               kernels::TopKDesign>
+               kernels::TopKDesign, kernels::CompressorDesign>
       design;
 
   [[nodiscard]] std::string_view kernel() const;

@@ -49,6 +49,7 @@ KernelSet load_kernel_set(const std::string& family, const fs::path& configs,
   use("decode_index", set.decode_index);
   use("prefill_index", set.prefill_index);
   use("top_k", set.top_k);
+  use("compressor", set.compressor);
   use("row", set.row);
   use("hyper", set.hyper);
   use("expert_rows", set.expert_rows);

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "hwmodels/kernels/attention.h"
+#include "hwmodels/kernels/compressor.h"
 #include "hwmodels/kernels/gemm.h"
 #include "hwmodels/kernels/hyper.h"
 #include "hwmodels/kernels/index_logits.h"
@@ -18,11 +19,11 @@ namespace foretoken::hwmodels {
 
 struct KernelSet {
   std::string name{};
-  kernels::GemmDesign gemm_bf16{};        // also TF32, HF32 and FP32
-  kernels::GemmDesign gemm_fp8{};         // one scale per tensor; also INT8
+  kernels::GemmDesign gemm_bf16{};  // also TF32, HF32 and FP32
+  kernels::GemmDesign gemm_fp8{};   // one scale per tensor; also INT8
   kernels::GemmDesign gemm_fp8_block{};
-  kernels::GemmDesign gemm_fp4{};         // FP4 x FP4
-  kernels::GemmDesign gemm_fp4_fp8{};     // FP4 (or INT4) weights, 8-bit activations
+  kernels::GemmDesign gemm_fp4{};      // FP4 x FP4
+  kernels::GemmDesign gemm_fp4_fp8{};  // FP4 (or INT4) weights, 8-bit activations
   kernels::GemmDesign grouped_fp8{};
   kernels::GemmDesign grouped_fp4{};
   kernels::GemmDesign grouped_fp4_fp8{};
@@ -31,6 +32,7 @@ struct KernelSet {
   kernels::IndexLogitsDesign decode_index{};
   kernels::IndexLogitsDesign prefill_index{};
   kernels::TopKDesign top_k{};
+  kernels::CompressorDesign compressor{};
   kernels::RowDesign row{};
   kernels::HyperDesign hyper{};
   kernels::MoeRowsDesign expert_rows{};

@@ -192,15 +192,23 @@ struct Coster {
   }
 
   void operator()(const w::Compress& op) const {
-    const w::WorkCount n = w::count(op);
-    charge_vector(c, r, static_cast<double>(n.vector_ops), static_cast<double>(n.special_ops));
-    // The state of the block being filled is in memory: every token's row is written, and the rows
-    // of a completed block are read back.
-    const double state =
-        4.0 * 2.0 *
-        static_cast<double>(op.tokens * op.state_width + op.emitted * op.slots * op.width);
-    c[Unit::kMemory] += (state + static_cast<double>(n.weight_bytes + n.kv_write_bytes)) / r.memory;
-    charge_activations(c, r, static_cast<double>(n.input_bytes));
+    if (op.tokens == 0) return;
+    kernels::SequenceGroup g;
+    g.count = std::clamp<std::int64_t>(op.sequences, 1, op.tokens);
+    g.queries = op.tokens / g.count;
+    kernels::CompressorProblem p;
+    p.width = op.width;
+    p.overlap = op.state_width > op.width;
+    p.ratio = p.overlap ? op.slots / 2 : op.slots;
+    // As many blocks end as entries are emitted.
+    const std::int64_t ended = (op.emitted + g.count - 1) / g.count;
+    g.history = std::max<std::int64_t>(0, ended * p.ratio - g.queries);
+    p.sequences = {&g, 1};
+    p.rope = std::min<std::int64_t>(64, op.width);
+    p.entry = op.width > 128                 ? kernels::CompressedFormat::kFp8Rope
+              : h.chip.supports(Dtype::kFp4) ? kernels::CompressedFormat::kFp4
+                                             : kernels::CompressedFormat::kFp8;
+    costs.add_kernel(kernels::CompressorKernel(p, set().compressor, core()), true, c);
   }
 
   void operator()(const w::HyperConnection& op) const {

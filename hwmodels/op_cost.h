@@ -1,5 +1,5 @@
-// What one operator asks of a chip: the tile programs that carry it out, as seconds of each resource
-// and what they take beyond.
+// What one operator asks of a chip: the tile programs that carry it out, as seconds of each
+// resource and what they take beyond.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +27,8 @@ struct Cost {
 };
 
 // Prices operators with the tile programs of the hardware's kernel set. Reusable; borrows the
-// hardware and the rates. Throws UnsupportedError naming the chip and the dtype when its matrix unit
-// lacks one, and when a program does not fit a core.
+// hardware and the rates. Throws UnsupportedError naming the chip and the dtype when its matrix
+// unit lacks one, and when a program does not fit a core.
 class KernelCosts {
  public:
   // What follows is priced on this hardware at these rates, which must stay.

@@ -55,8 +55,40 @@ Stack load_stack(const std::string& name, const fs::path& configs) {
                           kRoleNames[workloads::index_of(host)]));
     }
   });
+  base::group(v, {"designs", "designs in place of a family's own", base::Need::kOptional}, [&] {
+    v.texts({"families", "chip families they are for; none: all", base::Need::kOptional},
+            stack.design_families, {.min = 0, .max = 32});
+    std::vector<std::pair<std::string, std::string>> use;
+    base::list(v, {"use", "kinds of kernels and their designs"}, use, [](auto& w, auto& one) {
+      w.text({"kind", "a key of configs/designs/sets"}, one.first);
+      w.text({"design", "a file in configs/designs"}, one.second);
+    });
+    stack.designs = {use.begin(), use.end()};
+  });
+  base::group(v, {"experts", "small kernels around a layer's products", base::Need::kOptional},
+              [&] {
+                v.integer({"kernels_fp4", "where products take FP4"}, stack.expert_kernels_fp4,
+                          {.max = 64});
+                v.integer({"kernels", "elsewhere"}, stack.expert_kernels, {.max = 64});
+              });
+  base::group(v, {"scale_layout", "of a stand-alone FP8 product", base::Need::kOptional}, [&] {
+    v.texts({"families", "chip families"}, stack.scale_families, {.min = 1, .max = 32});
+    v.integer({"kernels", "launched"}, stack.scale_kernels, {.max = 16});
+    v.real({"per_weight_row", "time"}, stack.scale_seconds_per_row, base::UnitKind::kSeconds,
+           base::kNonNegative);
+  });
   v.finish();
   return stack;
+}
+
+void apply(const Stack& stack, Hardware& hardware, const fs::path& configs) {
+  const auto& families = stack.design_families;
+  if (stack.designs.empty()) return;
+  if (!families.empty() &&
+      std::find(families.begin(), families.end(), hardware.chip.family) == families.end()) {
+    return;
+  }
+  hardware.kernels = load_kernel_set(hardware.chip.family, configs, stack.designs);
 }
 
 }  // namespace foretoken::hwmodels

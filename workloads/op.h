@@ -100,6 +100,7 @@ struct Compress {
   std::int64_t state_width;       // channels kept per token in the state (twice width with overlap)
   std::int64_t entry_bytes;       // written per emitted entry
   std::int64_t position_weights;  // FP32 positional biases
+  std::int64_t sequences = 1;     // that the tokens belong to
   bool operator==(const Compress&) const = default;
 };
 

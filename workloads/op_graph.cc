@@ -399,7 +399,7 @@ class Builder {
     Id entry = plain(Role::kCompressorProj, Component::kCompressors, n, width, m_.hidden,
                      Dtype::kFp32, {normed});
     if (l.ratio > 1) {
-      entry = add(Role::kCompress, Component::kOther, Compress{n, emitted, l.ratio, c, c, 0, 0},
+      entry = add(Role::kCompress, Component::kOther, Compress{n, emitted, l.ratio, c, c, 0, 0, p.sequences()},
                   {entry});
     }
     entry = vector(Role::kCompressorNorm, VectorKind::kNorm, emitted, c, Dtype::kFp32, Dtype::kBf16,
@@ -427,7 +427,8 @@ class Builder {
     Id e = plain(Role::kCompressorProj, Component::kCompressors, n, 2 * halves * c, m_.hidden,
                  Dtype::kFp32, {normed});
     e = add(Role::kCompress, Component::kOther,
-            Compress{n, emitted, halves * l.ratio, c, halves * c, 0, l.ratio * halves * c}, {e});
+            Compress{n, emitted, halves * l.ratio, c, halves * c, 0, l.ratio * halves * c,
+                     p.sequences()}, {e});
     e = vector(Role::kCompressorNorm, VectorKind::kNorm, emitted, c, Dtype::kBf16, Dtype::kBf16,
                {e}, c);
     e = vector(Role::kCompressorRope, VectorKind::kRope, emitted, m_.rope_dim, Dtype::kBf16,
@@ -443,7 +444,7 @@ class Builder {
     Id k = plain(Role::kIndexCompressorProj, Component::kCompressors, n, 4 * w, m_.hidden,
                  Dtype::kFp32, {normed});
     k = add(Role::kIndexCompress, Component::kOther,
-            Compress{n, emitted, 2 * l.ratio, w, 2 * w, 0, l.ratio * 2 * w}, {k});
+            Compress{n, emitted, 2 * l.ratio, w, 2 * w, 0, l.ratio * 2 * w, p.sequences()}, {k});
     k = vector(Role::kIndexKeyNorm, VectorKind::kNorm, emitted, w, Dtype::kBf16, Dtype::kBf16, {k},
                w);
     k = vector(Role::kIndexKeyRope, VectorKind::kRope, emitted, m_.rope_dim, Dtype::kBf16,

@@ -7,7 +7,10 @@
 #include <optional>
 
 #include "analysis/cost.h"
+#include "hwmodels/kernels/gemm.h"
+#include "hwmodels/kernels/moe_rows.h"
 #include "hwmodels/lower.h"
+#include "hwmodels/op_cost.h"
 #include "sim/base/error.h"
 #include "sim/base/text.h"
 #include "sim/task/estimate.h"
@@ -64,6 +67,41 @@ w::Positions positions_of(const auto& c) {
   return p;
 }
 
+// A kernel that reads little and writes little.
+double small_kernel(const hwmodels::Rates& rates) {
+  const hwmodels::tile::CoreRates& core = rates.core;
+  return core.launch + core.start + core.memory_latency + core.cache_latency;
+}
+
+// Rows that the experts of one rank get, as the collectors of the tables make them.
+struct ExpertLoad {
+  std::vector<hwmodels::kernels::GroupRun> groups;
+  std::int64_t pairs = 0;
+};
+ExpertLoad expert_load(const RoutedExpertsCase& c) {
+  ExpertLoad load;
+  const std::int64_t experts = (c.experts + c.ep - 1) / c.ep;
+  const auto add = [&](std::int64_t rows, std::int64_t count) {
+    if (rows <= 0 || count <= 0) return;
+    load.groups.push_back({rows, count});
+    load.pairs += rows * count;
+  };
+  if (c.ep > 1 && c.topk == 8 && c.experts == 256) {
+    // V3's group-limited choice on one-hot scores: ties go to the first experts, so that every
+    // token brings four choices to the same four experts of this rank and one spread over all.
+    const std::int64_t tied = std::min<std::int64_t>(4, experts);
+    const std::int64_t hit = std::min(experts, c.tokens + tied);
+    add(c.tokens + c.tokens / experts, tied);
+    add(std::max<std::int64_t>(1, c.tokens / experts), hit - tied);
+    return load;
+  }
+  const std::int64_t pairs = std::max<std::int64_t>(1, (c.tokens * c.topk + c.ep / 2) / c.ep);
+  const std::int64_t hit = std::min(pairs, experts);
+  add(pairs / hit + 1, pairs % hit);
+  add(pairs / hit, hit - pairs % hit);
+  return load;
+}
+
 void require_positions(const auto& c) {
   // Sums over positions grow with their square; every token meets weights of up to 2^27 elements.
   if (c.history + c.new_tokens > (std::int64_t{1} << 31)) {
@@ -90,8 +128,19 @@ bool outside_module(Role role) {
 
 }  // namespace
 
-KernelPredictor::KernelPredictor(std::filesystem::path configs)
-    : configs_(std::move(configs)), stack_(hwmodels::load_stack("serving", configs_)) {}
+KernelPredictor::KernelPredictor(std::filesystem::path configs) : configs_(std::move(configs)) {
+  for (const char* name : {"serving", "vllm", "sglang", "trtllm"}) {
+    stacks_.emplace(name, hwmodels::load_stack(name, configs_));
+  }
+}
+
+// The stack a framework's name and version belong to.
+const hwmodels::Stack& KernelPredictor::stack(const Origin& origin) const {
+  for (const auto& [name, stack] : stacks_) {
+    if (origin.framework.starts_with(name)) return stack;
+  }
+  return stacks_.at("serving");
+}
 
 bool KernelPredictor::handles(const Case& c) const {
   return std::holds_alternative<DenseGemmCase>(c) || std::holds_alternative<GroupedGemmCase>(c) ||
@@ -111,11 +160,14 @@ Prediction KernelPredictor::time_of(const Other&) {
   throw UnsupportedError("not a kernel");
 }
 
-const KernelPredictor::Chip& KernelPredictor::chip(const std::string& name) {
-  std::unique_ptr<Chip>& known = chips_[name];
+const KernelPredictor::Chip& KernelPredictor::chip(const Origin& origin) {
+  const std::string& name = origin.system;
+  const hwmodels::Stack& on = stack(origin);
+  std::unique_ptr<Chip>& known = chips_[name + " " + on.name];
   if (known == nullptr) {
     auto loaded = std::make_unique<Chip>();
     loaded->hardware = hwmodels::load_chip(name, configs_);
+    hwmodels::apply(on, loaded->hardware, configs_);
     loaded->rates.push_back(hwmodels::derive_rates(loaded->hardware));
     for (int constant = 0; constant < hwmodels::kConstants; ++constant) {
       for (const int side : {-1, 1}) {
@@ -149,23 +201,47 @@ Prediction KernelPredictor::over_tunings(const Chip& chip, Evaluate&& seconds) {
           chip.hardware.basis()};
 }
 
-Prediction KernelPredictor::kernels(const Chip& chip, std::span<const w::Op> ops, double times) {
-  return over_tunings(chip, [&](const hwmodels::Rates& rates) {
-    double seconds = 0.0;
-    for (const w::Op& op : ops) {
-      const hwmodels::Cost c = hwmodels::cost(op, chip.hardware, rates);
-      seconds +=
-          rates.launch + c.latency + *std::max_element(c.busy.begin(), c.busy.end());
-    }
-    return seconds * times;
-  });
+double KernelPredictor::seconds_of(const Chip& chip, const hwmodels::Rates& rates,
+                                   std::span<const w::Op> ops) {
+  hwmodels::KernelCosts costs;
+  costs.use(chip.hardware, rates);
+  double seconds = 0.0;
+  for (const w::Op& op : ops) {
+    hwmodels::Cost c;
+    costs.add(op, c);
+    seconds += rates.launch + c.latency + *std::max_element(c.busy.begin(), c.busy.end());
+  }
+  return seconds;
 }
 
+Prediction KernelPredictor::kernels(const Chip& chip, std::span<const w::Op> ops, double times) {
+  return over_tunings(
+      chip, [&](const hwmodels::Rates& rates) { return seconds_of(chip, rates, ops) * times; });
+}
+
+// A linear layer as measured: activations in 8 or 4 bits are quantised by a kernel before.
 Prediction KernelPredictor::time_of(const DenseGemmCase& c) {
   require_countable({c.m, c.n, c.k});
   const Formats f = formats_of(c.dtype);
-  const w::Op op = w::Gemm{c.m, c.n, c.k, 1, f.activation, f.weight, f.compute, Dtype::kBf16};
-  return kernels(chip(c.origin.system), {&op, 1}, 1.0);
+  const Chip& on = chip(c.origin);
+  std::vector<w::Op> ops;
+  if (f.activation != Dtype::kBf16) {
+    ops.push_back(w::VectorOp{w::VectorKind::kQuantise, c.m, c.k, Dtype::kBf16, f.activation});
+  }
+  const bool blocks = c.dtype == "fp8_block";
+  ops.push_back(w::Gemm{c.m, c.n, c.k, 1, f.activation, f.weight, f.compute, Dtype::kBf16,
+                        blocks ? std::int64_t{128} : std::int64_t{0}});
+  const hwmodels::Stack& by = stack(c.origin);
+  double extra_rows = 0.0;
+  double extra_kernels = 0.0;
+  if (blocks && std::find(by.scale_families.begin(), by.scale_families.end(),
+                          on.hardware.chip.family) != by.scale_families.end()) {
+    extra_kernels = static_cast<double>(by.scale_kernels);
+    extra_rows = by.scale_seconds_per_row * static_cast<double>(c.n);
+  }
+  return over_tunings(on, [&](const hwmodels::Rates& rates) {
+    return seconds_of(on, rates, ops) + extra_kernels * small_kernel(rates) + extra_rows;
+  });
 }
 
 Prediction KernelPredictor::time_of(const GroupedGemmCase& c) {
@@ -181,7 +257,7 @@ Prediction KernelPredictor::time_of(const GroupedGemmCase& c) {
                                   f.weight,
                                   f.compute,
                                   Dtype::kBf16};
-  return kernels(chip(c.origin.system), {&op, 1}, 1.0);
+  return kernels(chip(c.origin), {&op, 1}, 1.0);
 }
 
 Prediction KernelPredictor::time_of(const RoutedExpertsCase& c) {
@@ -194,18 +270,55 @@ Prediction KernelPredictor::time_of(const RoutedExpertsCase& c) {
   }
   require_countable({c.tokens, c.topk, c.hidden, c.inner});
   require_countable({c.experts, c.hidden, c.inner});
-  const std::int64_t experts = (c.experts + c.ep - 1) / c.ep;
+  const Chip& on = chip(c.origin);
   const std::int64_t inner = (c.inner + c.tp - 1) / c.tp;
-  const std::int64_t pairs = (c.tokens * c.topk + c.ep - 1) / c.ep;
-  const std::int64_t active = std::min(pairs, experts);
   const Formats f = formats_of(c.dtype);
-  const std::vector<w::Op> ops = {
-      w::VectorOp{w::VectorKind::kQuantise, c.tokens, c.hidden, Dtype::kBf16, f.activation},
-      w::GroupedGemm{pairs, experts, active, 2 * inner, c.hidden, f.activation, f.weight, f.compute,
-                     f.activation},
-      w::GroupedGemm{pairs, experts, active, c.hidden, inner, f.activation, f.weight, f.compute,
-                     Dtype::kBf16}};
-  return kernels(chip(c.origin.system), ops, 1.0);
+  const ExpertLoad load = expert_load(c);
+  const bool native = on.hardware.chip.supports(Dtype::kFp4) && f.weight == Dtype::kFp4;
+  const hwmodels::Stack& by = stack(c.origin);
+  hwmodels::kernels::MoeRowsProblem rows;
+  rows.tokens = c.tokens;
+  rows.choices = c.topk;
+  rows.experts = (c.experts + c.ep - 1) / c.ep;
+  rows.hidden = c.hidden;
+  rows.capacity = std::max<std::int64_t>(1, load.pairs);
+  rows.moved = f.activation == Dtype::kFp4 ? Dtype::kFp8 : f.activation;
+  hwmodels::KernelCosts costs;
+  return over_tunings(on, [&](const hwmodels::Rates& rates) {
+    costs.use(on.hardware, rates);
+    const auto seconds = [&](const hwmodels::tile::Kernel& kernel) {
+      hwmodels::Cost cost;
+      costs.add_kernel(kernel, true, cost);
+      return rates.launch + cost.latency + *std::max_element(cost.busy.begin(), cost.busy.end());
+    };
+    const auto product = [&](std::int64_t n, std::int64_t k) {
+      hwmodels::kernels::GemmProblem p;
+      p.groups = load.groups;
+      p.n = n;
+      p.k = k;
+      p.activation = f.activation;
+      p.weight = f.weight;
+      p.compute = f.compute;
+      const hwmodels::KernelSet& set = on.hardware.kernels;
+      const hwmodels::kernels::GemmDesign& design = f.compute == Dtype::kFp4  ? set.grouped_fp4
+                                                    : f.weight == Dtype::kFp4 ? set.grouped_fp4_fp8
+                                                                              : set.grouped_fp8;
+      return seconds(hwmodels::kernels::GemmKernel(p, design, rates.core));
+    };
+    double total = product(2 * inner, c.hidden) + product(c.hidden, inner);
+    total += static_cast<double>(native ? by.expert_kernels_fp4 : by.expert_kernels) *
+             small_kernel(rates);
+    const auto& moves = on.hardware.kernels.expert_rows;
+    total += seconds(hwmodels::kernels::PermuteKernel(rows, moves, rates.core));
+    total += seconds(hwmodels::kernels::FinaliseKernel(rows, moves, rates.core));
+    if (!native) {
+      const w::Op activation =
+          w::VectorOp{w::VectorKind::kSwiglu, std::max<std::int64_t>(1, load.pairs), inner,
+                      Dtype::kBf16, f.activation};
+      total += seconds_of(on, rates, {&activation, 1});
+    }
+    return total;
+  });
 }
 
 w::OpGraph KernelPredictor::attention_half(const Chip& chip, const AttentionModuleCase& c) {
@@ -271,12 +384,12 @@ Prediction KernelPredictor::time_of(const AttentionModuleCase& c) {
   if (c.kv_dtype != "fp8" && !c.kv_dtype.empty()) {
     throw UnsupportedError(fmt::format("KV in {} is not modelled", base::quote(c.kv_dtype)));
   }
-  const Chip& on = chip(c.origin.system);
+  const Chip& on = chip(c.origin);
   const w::OpGraph graph = attention_half(on, c);
   hwmodels::Lowering lowering;
   task::Timeline timeline;
   return over_tunings(on, [&](const hwmodels::Rates& rates) {
-    lowering.lower(graph, {}, on.hardware, rates, stack_);
+    lowering.lower(graph, {}, on.hardware, rates, stack(c.origin));
     task::estimate(lowering.graph(), timeline);
     return timeline.total.value();
   });
@@ -298,7 +411,7 @@ Prediction KernelPredictor::time_of(const IndexLogitsCase& c) {
                                   f.compute,
                                   c.sequences,
                                   c.ratio};
-  return kernels(chip(c.origin.system), {&op, 1}, 1.0);
+  return kernels(chip(c.origin), {&op, 1}, 1.0);
 }
 
 Prediction KernelPredictor::time_of(const TopKCase& c) {
@@ -306,14 +419,14 @@ Prediction KernelPredictor::time_of(const TopKCase& c) {
   const w::ModelSpec& m = model(c.model);
   const w::Positions p = positions_of(c);
   const w::Op op = w::TopK{p.tokens(), p.entries(c.ratio), m.index_topk, c.sequences, c.ratio};
-  return kernels(chip(c.origin.system), {&op, 1}, 1.0);
+  return kernels(chip(c.origin), {&op, 1}, 1.0);
 }
 
 Prediction KernelPredictor::time_of(const SparseAttentionCase& c) {
   require_positions(c);
   const w::ModelSpec& m = model(c.model);
   const w::Positions p = positions_of(c);
-  const Chip& on = chip(c.origin.system);
+  const Chip& on = chip(c.origin);
   if (c.heads > m.heads) {
     throw UnsupportedError(fmt::format("{} has {} heads, not {}", c.model, m.heads, c.heads));
   }
@@ -345,7 +458,7 @@ Prediction KernelPredictor::time_of(const HyperConnectionCase& c) {
   }
   require_countable({c.tokens, c.streams, c.hidden, (2 + c.streams) * c.streams});
   require_countable({c.sites, c.sinkhorn_iterations, c.tokens, c.streams, c.streams});
-  const Chip& on = chip(c.origin.system);
+  const Chip& on = chip(c.origin);
   const Dtype mix = on.hardware.chip.supports(Dtype::kTf32) ? Dtype::kTf32 : Dtype::kHf32;
   const w::Op op = w::HyperConnection{
       c.phase, c.tokens, c.streams, c.hidden, (2 + c.streams) * c.streams, c.sinkhorn_iterations,

@@ -17,7 +17,7 @@
 
 namespace foretoken::analysis::validation {
 
-// Closed forms of hwmodels/op_cost.h: one kernel per operator, or as the serving stack fuses them.
+// Tile programs: one kernel per operator, or as the software stack fuses them.
 // The interval comes from moving every fitted constant to each end of its range.
 class KernelPredictor : public Predictor {
  public:
@@ -44,9 +44,13 @@ class KernelPredictor : public Predictor {
   template <class Other>
   Prediction time_of(const Other& c);
 
-  const Chip& chip(const std::string& name);
+  // The chip with the designs of the case's software stack.
+  const Chip& chip(const Origin& origin);
+  [[nodiscard]] const hwmodels::Stack& stack(const Origin& origin) const;
   const workloads::ModelSpec& model(const std::string& name);
   // Of kernels one after another, each made of one operator, `times` over.
+  static double seconds_of(const Chip& chip, const hwmodels::Rates& rates,
+                           std::span<const workloads::Op> ops);
   static Prediction kernels(const Chip& chip, std::span<const workloads::Op> ops, double times);
   // The attention half of one layer, without mHC, its input norm and traffic.
   workloads::OpGraph attention_half(const Chip& chip, const AttentionModuleCase& c);
@@ -54,7 +58,7 @@ class KernelPredictor : public Predictor {
   static Prediction over_tunings(const Chip& chip, Evaluate&& seconds);
 
   std::filesystem::path configs_;
-  hwmodels::Stack stack_;
+  std::map<std::string, hwmodels::Stack> stacks_;
   std::map<std::string, std::unique_ptr<Chip>> chips_;
   std::map<std::string, workloads::ModelSpec> models_;
 };
