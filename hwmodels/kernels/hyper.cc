@@ -32,6 +32,12 @@ double vector_room(const tile::CoreRates& chip) {
   return 0.9 * chip.capacity[static_cast<std::size_t>(Local::kVector)];
 }
 
+void require_streams(const HyperProblem& p, const tile::CoreRates& chip) {
+  if (p.streams <= kHyperStreams) return;
+  throw base::UnsupportedError(fmt::format("hyper-connections on {}: {} streams, at most {}",
+                                           chip.chip, p.streams, kHyperStreams));
+}
+
 Buffer vector_buffer(Machine& m, std::string_view name, Dtype d, std::int64_t rows,
                      std::int64_t cols, std::int64_t slots = 1) {
   return m.buffer({.name = name,
@@ -45,7 +51,7 @@ Buffer vector_buffer(Machine& m, std::string_view name, Dtype d, std::int64_t ro
 }  // namespace
 
 void describe(base::ConfigVisitor& v, HyperDesign& d) {
-  v.boolean({"fused", "projection and collapse in one launch, without splits"}, d.fused);
+  v.boolean({"fused", "one launch: the last split of a tile finishes it"}, d.fused);
   v.integer({"tile_tokens", "tokens of a tile of the projection"}, d.tile_tokens,
             {.min = 1, .max = 1024});
   v.integer({"tile_k", "channels of one iteration of the projection"}, d.tile_k,
@@ -81,6 +87,7 @@ std::span<const HyperPass> hyper_passes(const HyperDesign& design) {
 struct HyperPreKernel::Shared {
   std::int64_t first = 0;   // token
   std::int64_t tokens = 0;  // of this item
+  std::int64_t split = 0;
   TensorId streams = 0;
   TensorId matrix = 0;
   TensorId mix_parts = 0;
@@ -105,24 +112,25 @@ HyperPreKernel::HyperPreKernel(const HyperProblem& problem, const HyperDesign& d
       fault_(fault),
       room_(kCacheShare * chip.cache_capacity) {
   const HyperProblem& p = problem_;
+  require_streams(p, chip);
   const auto cores = static_cast<std::int64_t>(chip.cores);
   const std::int64_t share = std::max<std::int64_t>(ceil_div(p.tokens, cores), 1);
   const std::int64_t tile = std::clamp<std::int64_t>(p.tokens, 1, design.tile_tokens);
-  if (design.fused) {
-    tokens_ = std::min(tile, share);
-  } else {
-    const std::int64_t k_tiles = ceil_div(p.wide(), design.tile_k);
-    splits_ = std::clamp<std::int64_t>(cores / std::max<std::int64_t>(ceil_div(p.tokens, tile), 1),
-                                       1, std::min(design.splits, k_tiles));
-    tokens_ = pass == HyperPass::kProject ? tile : std::min(design.finish_tokens, share);
-  }
-  // Streams in BF16 for each slot, the sum, one stream and its squares in FP32, the output.
+  const std::int64_t k_tiles = ceil_div(p.wide(), design.tile_k);
+  splits_ = std::clamp<std::int64_t>(cores / std::max<std::int64_t>(ceil_div(p.tokens, tile), 1), 1,
+                                     std::min(design.splits, k_tiles));
+  tokens_ = pass == HyperPass::kFinish ? std::min(design.finish_tokens, share) : tile;
+  // Streams in BF16 and the output for each slot, the sum and one stream in FP32.
   const auto slots = static_cast<double>(design.slots);
   const double row_bytes =
-      static_cast<double>(p.hidden) *
-      (slots * (2.0 * static_cast<double>(p.streams) + 2.0) + 8.0 + (p.norm ? 2.0 : 0.0));
-  const auto fit =
-      static_cast<std::int64_t>(vector_room(chip) * (design.fused ? 0.5 : 0.9) / row_bytes);
+      static_cast<double>(p.hidden) * (slots * (2.0 * static_cast<double>(p.streams) + 2.0) + 8.0);
+  double room = vector_room(chip) - (p.norm ? 2.0 : 0.0) * static_cast<double>(p.hidden);
+  if (pass == HyperPass::kFused) {
+    room -= static_cast<double>(tokens_ * design.tile_k) *
+            (2.0 * static_cast<double>(design.stages) + 12.0);
+  }
+  room -= 4.0 * static_cast<double>(tokens_ * p.outputs() * (splits_ + 1));
+  const auto fit = static_cast<std::int64_t>(room / row_bytes);
   rows_ = std::max<std::int64_t>(std::min({design.rows, fit, tokens_}), 1);
 }
 
@@ -139,34 +147,37 @@ std::string_view HyperPreKernel::name() const {
 }
 
 tile::Launch HyperPreKernel::launch() const {
-  const std::int64_t blocks = ceil_div(problem_.tokens, tokens_);
-  return {.items = blocks * (pass_ == HyperPass::kProject ? splits_ : 1)};
+  return {.items = ceil_div(problem_.tokens, tokens_) * parts()};
 }
 
 void HyperPreKernel::classes(tile::FunctionRef<void(const tile::WorkClass&)> visit) const {
-  const std::int64_t parts = pass_ == HyperPass::kProject ? splits_ : 1;
+  const std::int64_t parts = this->parts();
   const std::int64_t whole = problem_.tokens / tokens_;
   const std::int64_t rest = problem_.tokens % tokens_;
-  // Parts of the channels differ by one iteration; longer and shorter ones apart.
-  const std::int64_t k_tiles = ceil_div(problem_.wide(), design_->tile_k);
-  const std::int64_t longer = parts > 1 ? k_tiles % parts : 0;
-  const auto both = [&](std::int64_t first, std::int64_t blocks) {
-    if (blocks == 0) return;
-    if (longer > 0) visit({first * parts, blocks * longer});
-    visit({first * parts + longer, blocks * (parts - longer)});
+  // Parts of the channels differ by one iteration: longer and shorter ones apart, and the one that
+  // finishes.
+  const std::int64_t longer = ceil_div(problem_.wide(), design_->tile_k) % parts;
+  const std::int64_t last = pass_ == HyperPass::kFused ? 1 : 0;
+  const auto visit_blocks = [&](std::int64_t first, std::int64_t blocks) {
+    const auto visit_parts = [&](std::int64_t part, std::int64_t count) {
+      if (blocks * count > 0) visit({first * parts + part, blocks * count});
+    };
+    visit_parts(0, longer);
+    visit_parts(longer, parts - longer - last);
+    visit_parts(parts - 1, last);
   };
-  both(0, whole);
-  both(whole, rest > 0 ? 1 : 0);
+  visit_blocks(0, whole);
+  visit_blocks(whole, rest > 0 ? 1 : 0);
 }
 
 void HyperPreKernel::item(Machine& m, std::int64_t index) const {
   const HyperProblem& p = problem_;
   const bool projects = pass_ != HyperPass::kFinish;
-  const bool finishes = pass_ != HyperPass::kProject;
-  const std::int64_t parts = pass_ == HyperPass::kProject ? splits_ : 1;
+  const bool splits = splits_ > 1 || pass_ != HyperPass::kFused;
   Shared s;
-  s.first = index / parts * tokens_;
+  s.first = index / parts() * tokens_;
   s.tokens = std::min(tokens_, p.tokens - s.first);
+  s.split = index % parts();
 
   const auto tensor = [&](std::string_view name, Dtype d, std::int64_t rows, std::int64_t cols,
                           Home home, double bytes = -1.0) {
@@ -183,15 +194,14 @@ void HyperPreKernel::item(Machine& m, std::int64_t index) const {
   const bool twice = pass_ == HyperPass::kFused && stream_bytes > room_;
   s.streams = tensor("streams", Dtype::kBf16, p.tokens, p.wide(), home_of(stream_bytes, room_),
                      twice ? 2.0 * stream_bytes : stream_bytes);
-  if (projects) {
-    s.matrix = tensor("matrix", p.compute == Dtype::kBf16 ? Dtype::kBf16 : Dtype::kFp32,
-                      p.outputs(), p.wide(), Home::kMemory);
+  s.matrix = projects ? tensor("matrix", p.compute == Dtype::kBf16 ? Dtype::kBf16 : Dtype::kFp32,
+                               p.outputs(), p.wide(), Home::kMemory)
+                      : 0;
+  if (splits) {
+    s.mix_parts = tensor("mix_parts", Dtype::kFp32, p.tokens, splits_ * p.outputs(), Home::kCache);
+    s.square_parts = tensor("square_parts", Dtype::kFp32, p.tokens, splits_, Home::kCache);
   }
-  if (pass_ != HyperPass::kFused) {
-    s.mix_parts = tensor("mix_parts", Dtype::kFp32, splits_ * p.tokens, p.outputs(), Home::kCache);
-    s.square_parts = tensor("square_parts", Dtype::kFp32, splits_ * p.tokens, 1, Home::kCache);
-  }
-  if (finishes) {
+  if (pass_ != HyperPass::kProject) {
     s.base = tensor("base", Dtype::kFp32, 1, p.outputs(), Home::kMemory);
     s.scale = tensor("scale", Dtype::kFp32, 1, p.head ? 1 : 3, Home::kMemory);
     if (p.norm) s.weights = tensor("weights", Dtype::kBf16, 1, p.hidden, Home::kMemory);
@@ -205,49 +215,50 @@ void HyperPreKernel::item(Machine& m, std::int64_t index) const {
   s.mixes = vector_buffer(m, "mixes", Dtype::kFp32, tokens_, p.outputs());
   s.squares = vector_buffer(m, "squares", Dtype::kFp32, tokens_, 1);
 
-  if (projects) {
-    project(m, s, pass_ == HyperPass::kProject ? index % parts : 0);
-    if (pass_ == HyperPass::kProject) {
-      const std::int64_t row = index % parts * p.tokens + s.first;
-      m.store(s.mix_parts, {row, s.tokens, 0, p.outputs()},
-              s.mixes(0, {0, s.tokens, 0, p.outputs()}));
-      m.store(s.square_parts, {row, s.tokens, 0, 1}, s.squares(0, {0, s.tokens, 0, 1}));
+  if (projects) project(m, s);
+  if (projects && splits) {
+    m.store(s.mix_parts, {s.first, s.tokens, s.split * p.outputs(), p.outputs()},
+            s.mixes(0, {0, s.tokens, 0, p.outputs()}));
+    m.store(s.square_parts, {s.first, s.tokens, s.split, 1}, s.squares(0, {0, s.tokens, 0, 1}));
+  }
+  if (pass_ == HyperPass::kProject) return;
+  if (pass_ == HyperPass::kFused && splits) {
+    const std::int64_t flag = index / parts();
+    if (s.split + 1 < splits_) {
+      m.signal(flag);
       return;
     }
+    m.wait(flag, splits_ - 1);
   }
   s.bases = vector_buffer(m, "base_row", Dtype::kFp32, 1, p.outputs());
   s.scales = vector_buffer(m, "scale_row", Dtype::kFp32, 1, p.head ? 1 : 3);
   m.load(s.bases(), s.base, {});
   m.load(s.scales(), s.scale, {});
-  if (!projects) {
-    const Buffer mix_part =
-        vector_buffer(m, "mix_part", Dtype::kFp32, tokens_, p.outputs(), design_->slots);
-    const Buffer square_part =
-        vector_buffer(m, "square_part", Dtype::kFp32, tokens_, 1, design_->slots);
-    const Block all{0, s.tokens, 0, p.outputs()};
-    const Block column{0, s.tokens, 0, 1};
-    m.vector(VectorKind::kFill, s.mixes(0, all), {});
-    m.vector(VectorKind::kFill, s.squares(0, column), {});
-    m.pipeline(
-        splits_,
-        {Phase{design_->slots - 1,
-               [&](std::int64_t i) {
-                 const std::int64_t row = i * p.tokens + s.first;
-                 m.load(mix_part(i, all), s.mix_parts, {row, s.tokens, 0, p.outputs()});
-                 m.load(square_part(i, column), s.square_parts, {row, s.tokens, 0, 1});
-               }},
-         Phase{0, [&](std::int64_t i) {
-                 m.vector(VectorKind::kAdd, s.mixes(0, all), {s.mixes(0, all), mix_part(i, all)});
-                 m.vector(VectorKind::kAdd, s.squares(0, column),
-                          {s.squares(0, column), square_part(i, column)});
-               }}});
-  }
+  if (splits) add_parts(m, s);
   mix(m, s);
   collapse(m, s);
 }
 
+// The parts of all splits, folded in halves.
+void HyperPreKernel::add_parts(Machine& m, const Shared& s) const {
+  const HyperProblem& p = problem_;
+  const std::int64_t n = s.tokens;
+  const std::int64_t width = p.outputs();
+  const Buffer mix = vector_buffer(m, "mix_parts", Dtype::kFp32, tokens_, splits_ * width);
+  const Buffer square = vector_buffer(m, "square_parts", Dtype::kFp32, tokens_, splits_);
+  m.load(mix(0, {0, n, 0, splits_ * width}), s.mix_parts, {s.first, n, 0, splits_ * width});
+  m.load(square(0, {0, n, 0, splits_}), s.square_parts, {s.first, n, 0, splits_});
+  for (std::int64_t left = splits_; left > 1; left -= left / 2) {
+    const std::int64_t half = left / 2;
+    const BufferRef low = mix(0, {0, n, 0, half * width});
+    m.vector(VectorKind::kAdd, low, {low, mix(0, {0, n, (left - half) * width, half * width})});
+  }
+  m.vector(VectorKind::kCopy, s.mixes(0, {0, n, 0, width}), {mix(0, {0, n, 0, width})});
+  m.vector(VectorKind::kRowSum, s.squares(0, {0, n, 0, 1}), {square(0, {0, n, 0, splits_})});
+}
+
 // Products with the matrix and sums of squares over this split's channels.
-void HyperPreKernel::project(Machine& m, const Shared& s, std::int64_t split) const {
+void HyperPreKernel::project(Machine& m, const Shared& s) const {
   const HyperProblem& p = problem_;
   const HyperDesign& d = *design_;
   const bool narrow = p.compute == Dtype::kBf16;
@@ -272,19 +283,17 @@ void HyperPreKernel::project(Machine& m, const Shared& s, std::int64_t split) co
                                .rows = tokens_,
                                .cols = p.outputs()});
   const std::int64_t k_tiles = ceil_div(p.wide(), d.tile_k);
-  const std::int64_t parts = pass_ == HyperPass::kProject ? splits_ : 1;
   // The first parts have one iteration more.
-  const std::int64_t longer = k_tiles % parts;
-  const std::int64_t first = split * (k_tiles / parts) + std::min(split, longer);
-  const std::int64_t count = k_tiles / parts + (split < longer ? 1 : 0);
+  const std::int64_t longer = k_tiles % splits_;
+  const std::int64_t first = s.split * (k_tiles / splits_) + std::min(s.split, longer);
+  const std::int64_t count = k_tiles / splits_ + (s.split < longer ? 1 : 0);
   const auto depth = [&](std::int64_t i) {
     return std::min(d.tile_k, p.wide() - (first + i) * d.tile_k);
   };
   const std::int64_t n = s.tokens;
   const Block column{0, n, 0, 1};
   m.vector(VectorKind::kFill, s.squares(0, column), {});
-  const std::int64_t ahead =
-      std::max<std::int64_t>(d.stages - (fault_ == HyperFault::kEarlyLoad ? 0 : 1), 1);
+  const std::int64_t ahead = d.stages - (fault_ == HyperFault::kEarlyLoad ? 0 : 1);
   m.pipeline(
       count,
       {Phase{ahead,
@@ -306,9 +315,14 @@ void HyperPreKernel::project(Machine& m, const Shared& s, std::int64_t split) co
              }},
        Phase{0, [&](std::int64_t i) {
                const std::int64_t k = depth(i);
-               m.matrix(
-                   acc(0, {0, n, 0, p.outputs()}), b(i, {0, n, 0, k}), a(i, {0, p.outputs(), 0, k}),
-                   {.m = n, .n = p.outputs(), .k = k, .compute = p.compute, .accumulate = i > 0});
+               m.matrix(acc(0, {0, n, 0, p.outputs()}), b(i, {0, n, 0, k}),
+                        a(i, {0, p.outputs(), 0, k}),
+                        {.m = n,
+                         .n = p.outputs(),
+                         .k = k,
+                         .compute = p.compute,
+                         .accumulate = i > 0,
+                         .swapped = n < p.outputs()});
              }}});
   const Block all{0, n, 0, p.outputs()};
   m.move(s.mixes(0, all), acc(0, all));
@@ -430,16 +444,19 @@ HyperPostKernel::HyperPostKernel(const HyperProblem& problem, const HyperDesign&
       fault_(fault),
       room_(kCacheShare * chip.cache_capacity) {
   const HyperProblem& p = problem_;
+  require_streams(p, chip);
   const auto cores = static_cast<std::int64_t>(chip.cores);
-  const std::int64_t parts = even_parts(
-      p.hidden,
-      std::max(ceil_div(p.hidden, design.columns), cores / std::max<std::int64_t>(p.tokens, 1)));
-  width_ = p.hidden / parts;
   // Streams in and out and the layer's output in each slot; the same in FP32, and one sum.
   const auto streams = static_cast<double>(p.streams);
-  const double row_bytes =
-      static_cast<double>(width_) *
-      (static_cast<double>(slots_) * (4.0 * streams + 2.0) + 4.0 * (streams + 2.0));
+  const double channel_bytes =
+      static_cast<double>(slots_) * (4.0 * streams + 2.0) + 4.0 * (streams + 2.0);
+  const double whole_bytes = channel_bytes * static_cast<double>(p.hidden);
+  const std::int64_t parts = even_parts(
+      p.hidden,
+      std::max(ceil_div(p.hidden, design.columns), cores / std::max<std::int64_t>(p.tokens, 1)),
+      static_cast<std::int64_t>(whole_bytes / vector_room(chip)) + 1);
+  width_ = p.hidden / parts;
+  const double row_bytes = channel_bytes * static_cast<double>(width_);
   const auto fit = static_cast<std::int64_t>(vector_room(chip) / row_bytes);
   const std::int64_t rows =
       std::max<std::int64_t>(std::min({design.rows, fit, ceil_div(p.tokens, cores)}), 1);
@@ -470,43 +487,53 @@ void HyperPostKernel::item(Machine& m, std::int64_t index) const {
   const TensorId comb = tensor("comb", Dtype::kFp32, square, Home::kCache);
   const TensorId out = tensor("streams_out", Dtype::kBf16, p.wide(), home_of(stream_bytes, room_));
 
-  const std::int64_t all = p.streams * width_;
-  const Buffer x = vector_buffer(m, "stream_rows", Dtype::kBf16, size, all, slots_);
+  // Each stream has buffers of its own, so that none waits for another.
+  std::array<Buffer, kHyperStreams> x;
+  std::array<Buffer, kHyperStreams> wide;
+  std::array<Buffer, kHyperStreams> leaving;
+  for (std::int64_t j = 0; j < p.streams; ++j) {
+    const auto at = static_cast<std::size_t>(j);
+    x[at] = vector_buffer(m, "stream_rows", Dtype::kBf16, size, width_, slots_);
+    wide[at] = vector_buffer(m, "stream_values", Dtype::kFp32, size, width_);
+    leaving[at] = vector_buffer(m, "leaving", Dtype::kBf16, size, width_, slots_);
+  }
   const Buffer y = vector_buffer(m, "layer_rows", Dtype::kBf16, size, width_, slots_);
   const Buffer weights = vector_buffer(m, "post_rows", Dtype::kFp32, size, p.streams, slots_);
   const Buffer mix = vector_buffer(m, "comb_rows", Dtype::kFp32, size, square, slots_);
-  const Buffer wide = vector_buffer(m, "stream_values", Dtype::kFp32, size, all);
   const Buffer value = vector_buffer(m, "layer_values", Dtype::kFp32, size, width_);
   const Buffer sum = vector_buffer(m, "sum", Dtype::kFp32, size, width_);
-  const Buffer leaving = vector_buffer(m, "leaving", Dtype::kBf16, size, all, slots_);
 
   const auto rows_of = [&](std::int64_t i) { return std::min(size, rows - i * size); };
   const auto load = [&](std::int64_t i) {
     const std::int64_t n = rows_of(i);
     const std::int64_t row = first + i * size;
+    const Block block{0, n, 0, width_};
     for (std::int64_t j = 0; j < p.streams; ++j) {
-      m.load(x(i, {0, n, j * width_, width_}), streams, {row, n, j * p.hidden + col, width_});
+      m.load(x[static_cast<std::size_t>(j)](i, block), streams,
+             {row, n, j * p.hidden + col, width_});
     }
-    m.load(y(i, {0, n, 0, width_}), layer, {row, n, col, width_});
+    m.load(y(i, block), layer, {row, n, col, width_});
     m.load(weights(i, {0, n, 0, p.streams}), post, {row, n, 0, p.streams});
     m.load(mix(i, {0, n, 0, square}), comb, {row, n, 0, square});
   };
   const auto update = [&](std::int64_t i) {
     const std::int64_t n = rows_of(i);
-    const Block row{0, n, 0, width_};
-    m.vector(VectorKind::kCopy, wide(0, {0, n, 0, all}), {x(i, {0, n, 0, all})});
-    m.vector(VectorKind::kCopy, value(0, row), {y(i, row)});
+    const Block block{0, n, 0, width_};
+    for (std::size_t j = 0; j < static_cast<std::size_t>(p.streams); ++j) {
+      m.vector(VectorKind::kCopy, wide[j](0, block), {x[j](i, block)});
+    }
+    m.vector(VectorKind::kCopy, value(0, block), {y(i, block)});
     for (std::int64_t k = 0; k < p.streams; ++k) {
-      m.vector(VectorKind::kMul, sum(0, row), {value(0, row), weights(i, {0, n, k, 1})});
+      m.vector(VectorKind::kMul, sum(0, block), {value(0, block), weights(i, {0, n, k, 1})});
       for (std::int64_t j = 0; j < p.streams; ++j) {
         // The first index of the matrix is contracted.
         const bool transposed = fault_ == HyperFault::kTransposeMix;
         const std::int64_t at = transposed ? k * p.streams + j : j * p.streams + k;
-        m.vector(VectorKind::kFma, sum(0, row),
-                 {wide(0, {0, n, j * width_, width_}), mix(i, {0, n, at, 1})});
+        m.vector(VectorKind::kFma, sum(0, block),
+                 {wide[static_cast<std::size_t>(j)](0, block), mix(i, {0, n, at, 1})});
       }
-      const BufferRef ready = leaving(i, {0, n, k * width_, width_});
-      m.vector(VectorKind::kCopy, ready, {sum(0, row)});
+      const BufferRef ready = leaving[static_cast<std::size_t>(k)](i, block);
+      m.vector(VectorKind::kCopy, ready, {sum(0, block)});
       m.store(out, {first + i * size, n, k * p.hidden + col, width_}, ready);
     }
   };

@@ -17,17 +17,19 @@ namespace foretoken::hwmodels::kernels {
 
 struct HyperDesign {
   std::string name{};
-  bool fused = false;               // projection and collapse in one launch, without splits
+  bool fused = false;  // one launch: the last split of a tile waits for the others and finishes it
   std::int64_t tile_tokens = 64;    // of the projection
   std::int64_t tile_k = 128;        // channels of one iteration of the projection
-  std::int64_t stages = 3;          // slots of its operands
+  std::int64_t stages = 6;          // slots of its operands
   std::int64_t splits = 32;         // parts of the channels at most; as many as fill the cores
   std::int64_t finish_tokens = 32;  // that share a core's Sinkhorn steps, at most
   std::int64_t rows = 4;            // tokens of one iteration of collapse and update, at most
-  std::int64_t columns = 8192;      // channels of one work item of the update, at most
+  std::int64_t columns = 2048;      // channels of one work item of the update, at most
   std::int64_t slots = 2;           // of streams in collapse and update
 };
 void describe(base::ConfigVisitor& v, HyperDesign& design);
+
+inline constexpr std::int64_t kHyperStreams = 8;  // at most
 
 struct HyperProblem {
   std::int64_t tokens = 0;
@@ -84,7 +86,9 @@ class HyperPreKernel final : public tile::Kernel {
 
  private:
   struct Shared;
-  void project(tile::Machine& m, const Shared& s, std::int64_t split) const;
+  [[nodiscard]] std::int64_t parts() const { return pass_ == HyperPass::kFinish ? 1 : splits_; }
+  void project(tile::Machine& m, const Shared& s) const;
+  void add_parts(tile::Machine& m, const Shared& s) const;
   void mix(tile::Machine& m, const Shared& s) const;
   void collapse(tile::Machine& m, const Shared& s) const;
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "sim/base/error.h"
 
@@ -38,9 +39,11 @@ double vector_room(const tile::CoreRates& chip) {
 RowBlocks move_blocks(const MoeRowsProblem& p, const RowDesign& d, const tile::CoreRates& chip,
                       double bytes_per_channel) {
   const auto cores = static_cast<std::int64_t>(chip.cores);
+  const double row_bytes = bytes_per_channel * static_cast<double>(p.hidden);
   const std::int64_t parts = even_parts(
       p.hidden,
-      std::max(ceil_div(p.hidden, d.columns), cores / std::max<std::int64_t>(p.tokens, 1)));
+      std::max(ceil_div(p.hidden, d.columns), cores / std::max<std::int64_t>(p.tokens, 1)),
+      static_cast<std::int64_t>(row_bytes / vector_room(chip)) + 1);
   const auto fit = static_cast<std::int64_t>(
       vector_room(chip) / (bytes_per_channel * static_cast<double>(p.hidden / parts)));
   const std::int64_t most =
@@ -295,6 +298,10 @@ FinaliseKernel::FinaliseKernel(const MoeRowsProblem& problem, const MoeRowsDesig
       slots_(design.rows.slots),
       fault_(fault),
       room_(kCacheShare * chip.cache_capacity) {
+  if (problem.choices > kMoeChoices) {
+    throw base::UnsupportedError(fmt::format("finalise on {}: {} experts of a token, at most {}",
+                                             chip.chip, problem.choices, kMoeChoices));
+  }
   const double per_channel =
       static_cast<double>(slots_) * 2.0 *
           static_cast<double>(problem.choices + 1 + (problem.shared ? 1 : 0)) +
@@ -345,24 +352,33 @@ void FinaliseKernel::item(Machine& m, std::int64_t index) const {
                                  .rows = p.tokens,
                                  .cols = p.hidden,
                                  .home = home_of(out_bytes, room_)});
-  // Places of all the item's tokens at once: a gather waits for its row numbers.
-  const Buffer from = vector_buffer(m, "place_rows", Dtype::kFp32, rows, p.choices);
+  // Of one block each, a stage ahead of the rows they choose.
+  const Buffer from = vector_buffer(m, "place_rows", Dtype::kFp32, size, p.choices, slots_ + 1);
   const Buffer weight =
-      vector_buffer(m, "weight_rows", Dtype::kFp32, p.weighted ? rows : 0, p.choices);
-  const Buffer in = vector_buffer(m, "expert_row", Dtype::kBf16, size * p.choices, width_, slots_);
+      vector_buffer(m, "weight_rows", Dtype::kFp32, p.weighted ? size : 0, p.choices, slots_ + 1);
+  // Each choice has a buffer of its own, so that none waits for another.
+  std::array<Buffer, kMoeChoices> in;
+  for (std::size_t k = 0; k < static_cast<std::size_t>(p.choices); ++k) {
+    in[k] = vector_buffer(m, "expert_row", Dtype::kBf16, size, width_, slots_);
+  }
   const Buffer beside =
       vector_buffer(m, "shared_row", Dtype::kBf16, p.shared ? size : 0, width_, slots_);
   const Buffer sum = vector_buffer(m, "sum", Dtype::kFp32, size, width_);
   const Buffer temp = vector_buffer(m, "temporary", Dtype::kFp32, size, width_);
   const Buffer leaving = vector_buffer(m, "leaving", Dtype::kBf16, size, width_, slots_);
-  m.load(from(), places, {first, rows, 0, p.choices});
-  if (p.weighted) m.load(weight(), weights, {first, rows, 0, p.choices});
 
   const auto rows_of = [&](std::int64_t i) { return std::min(size, rows - i * size); };
+  const auto choose = [&](std::int64_t i) {
+    const std::int64_t n = rows_of(i);
+    const Block all{0, n, 0, p.choices};
+    m.load(from(i, all), places, {first + i * size, n, 0, p.choices});
+    if (p.weighted) m.load(weight(i, all), weights, {first + i * size, n, 0, p.choices});
+  };
   const auto load = [&](std::int64_t i) {
     const std::int64_t n = rows_of(i);
     for (std::int64_t k = 0; k < p.choices; ++k) {
-      m.gather(in(i, {k * size, n, 0, width_}), results, from(0, {i * size, n, k, 1}), col, width_);
+      m.gather(in[static_cast<std::size_t>(k)](i, {0, n, 0, width_}), results,
+               from(i, {0, n, k, 1}), col, width_);
     }
     if (p.shared) {
       m.load(beside(i, {0, n, 0, width_}), shared, {first + i * size, n, col, width_});
@@ -378,9 +394,9 @@ void FinaliseKernel::item(Machine& m, std::int64_t index) const {
     }
     const std::int64_t summed = p.choices - (fault_ == MoeRowsFault::kDropChoice ? 1 : 0);
     for (std::int64_t k = 0; k < summed; ++k) {
-      m.vector(VectorKind::kCopy, temp(0, block), {in(i, {k * size, n, 0, width_})});
+      m.vector(VectorKind::kCopy, temp(0, block), {in[static_cast<std::size_t>(k)](i, block)});
       if (p.weighted) {
-        m.vector(VectorKind::kFma, sum(0, block), {temp(0, block), weight(0, {i * size, n, k, 1})});
+        m.vector(VectorKind::kFma, sum(0, block), {temp(0, block), weight(i, {0, n, k, 1})});
       } else {
         m.vector(VectorKind::kAdd, sum(0, block), {sum(0, block), temp(0, block)});
       }
@@ -390,8 +406,9 @@ void FinaliseKernel::item(Machine& m, std::int64_t index) const {
   };
   const std::int64_t ahead = slots_ - (fault_ == MoeRowsFault::kEarlyLoad ? 0 : 1);
   const std::int64_t whole = blocks_.whole(index);
-  m.pipeline(whole, {Phase{ahead, load}, Phase{0, add}});
+  m.pipeline(whole, {Phase{ahead + 1, choose}, Phase{ahead, load}, Phase{0, add}});
   if (blocks_.rest(index) > 0) {
+    choose(whole);
     load(whole);
     add(whole);
   }

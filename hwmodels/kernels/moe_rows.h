@@ -15,10 +15,13 @@ namespace foretoken::hwmodels::kernels {
 struct MoeRowsDesign {
   std::string name{};
   std::int64_t pairs = 64;          // token-expert pairs counted together, at most
-  std::int64_t single_pairs = 512;  // up to so many, one core orders all of them in one launch
-  RowDesign rows{};                 // of the moves; `rows` tokens of one iteration
+  std::int64_t single_pairs = 128;  // up to so many, one core orders all of them in one launch
+  // Of the moves; `rows` tokens of one iteration.
+  RowDesign rows{.columns = 2048, .slots = 4};
 };
 void describe(base::ConfigVisitor& v, MoeRowsDesign& design);
+
+inline constexpr std::int64_t kMoeChoices = 16;  // experts of a token, at most
 
 struct MoeRowsProblem {
   std::int64_t tokens = 0;

@@ -94,13 +94,16 @@ void RowBlocks::classes(tile::FunctionRef<void(const tile::WorkClass&)> visit) c
   if (odd) visit({last * parts_, parts_});
 }
 
-std::int64_t even_parts(std::int64_t width, std::int64_t wanted) {
+std::int64_t even_parts(std::int64_t width, std::int64_t wanted, std::int64_t least) {
   if (width % 128 != 0) return 1;
   const std::int64_t units = width / 128;
-  for (std::int64_t p = std::min(wanted, units); p > 1; --p) {
-    if (units % p == 0) return p;
+  std::int64_t best = 1;
+  for (std::int64_t p = 2; p <= units; ++p) {
+    if (units % p != 0) continue;
+    if (p > wanted && best >= least) break;
+    best = p;
   }
-  return 1;
+  return best;
 }
 
 RowProblem& RowProblem::then(const RowStage& stage) {
@@ -252,27 +255,30 @@ RowKernel::RowKernel(const RowProblem& problem, const RowDesign& design,
   }
 
   // As many rows as the vector memory holds and still leave every core some; where a row can be cut
-  // and rows are few, parts of rows.
+  // and rows are few or too long, parts of rows.
   const std::int64_t units = p.rows * p.heads;
+  const auto cores = static_cast<std::int64_t>(chip.cores);
+  const auto slots = static_cast<double>(design.slots);
+  const double room = 0.9 * chip.capacity[static_cast<std::size_t>(Local::kVector)];
+  // FP32 values and one temporary, and what comes and leaves; norm weights once.
+  const double channel_bytes = 10.0 + slots * ((gated ? 2.0 : 1.0) * element_bytes(p.input) +
+                                               element_bytes(p.output) + beside);
   std::int64_t parts = 1;
   if (cut) {
-    const auto cores = static_cast<std::int64_t>(chip.cores);
-    parts = even_parts(p.width, std::max(ceil_div(p.width, design.columns),
-                                         cores / std::max<std::int64_t>(units, 1)));
+    const double row_bytes = channel_bytes * static_cast<double>(p.width);
+    parts = even_parts(
+        p.width,
+        std::max(ceil_div(p.width, design.columns), cores / std::max<std::int64_t>(units, 1)),
+        static_cast<std::int64_t>(row_bytes / room) + 1);
   }
   part_width_ = p.width / parts;
   step_width_ = std::min(design.columns, part_width_);
-  const auto slots = static_cast<double>(design.slots);
   const auto width = static_cast<double>(part_width_);
-  const double row_bytes = width * (4.0 + slots * ((gated ? 2.0 : 1.0) * element_bytes(p.input) +
-                                                   element_bytes(p.output) + beside)) +
-                           4.0 * static_cast<double>(step_width_) +
+  const double row_bytes = (channel_bytes - 6.0) * width + 4.0 * static_cast<double>(step_width_) +
                            (rotates ? 4.0 * slots * static_cast<double>(p.rotary) : 0.0);
-  const double vector_bytes =
-      0.9 * chip.capacity[static_cast<std::size_t>(Local::kVector)] - 2.0 * width;
-  const auto fit = static_cast<std::int64_t>(vector_bytes / row_bytes);
-  const auto fill = ceil_div(units, static_cast<std::int64_t>(chip.cores));
-  const std::int64_t most = std::max<std::int64_t>(std::min({design.rows, fit, fill}), 1);
+  const auto fit = static_cast<std::int64_t>((room - 2.0 * width) / row_bytes);
+  const std::int64_t most =
+      std::max<std::int64_t>(std::min({design.rows, fit, ceil_div(units, cores)}), 1);
   blocks_ = RowBlocks(units, head_rows(p.heads, most), design.iterations, chip.cores, parts);
 }
 
@@ -289,9 +295,7 @@ void RowKernel::item(Machine& m, std::int64_t index) const {
   const std::int64_t size = blocks_.size();
   const std::int64_t col = blocks_.part(index) * part_width_;
   const std::int64_t units = p.rows * p.heads;
-  // Tokens of this item, and of a block: a block may hold some heads of one.
-  const std::int64_t first_token = first_row / p.heads;
-  const std::int64_t item_tokens = ceil_div(first_row + item_rows, p.heads) - first_token;
+  // A block may hold some heads of one token.
   const std::int64_t block_tokens = std::max<std::int64_t>(size / p.heads, 1);
 
   RowStage swiglu{};
@@ -402,27 +406,37 @@ void RowKernel::item(Machine& m, std::int64_t index) const {
   const Buffer part = buffer("part_sums", Dtype::kFp32, norms, size, 1);
   const Buffer factors = buffer("factors", Dtype::kFp32, norms, size, 1);
   const Buffer w = buffer("weight_row", Dtype::kBf16, norm.weight, 1, part_width_);
-  const Buffer index_of = buffer("index_rows", Dtype::kInt32, looks_up, item_rows, 1);
-  const Buffer position_of = buffer("position_rows", Dtype::kInt32, rotates, item_tokens, 1);
-  const Buffer entry_of = buffer("slot_rows", Dtype::kInt32, caches, item_rows, 1);
-  const Buffer weight_of = buffer("row_weight_rows", Dtype::kFp32, swiglu.weight, item_rows, 1);
+  // Of one block each, a stage ahead of the rows they choose.
+  const Buffer index_of = buffer("index_rows", Dtype::kInt32, looks_up, size, 1, slots + 1);
+  const Buffer position_of =
+      buffer("position_rows", Dtype::kInt32, rotates, block_tokens, 1, slots + 1);
+  const Buffer entry_of = buffer("slot_rows", Dtype::kInt32, caches, size, 1, slots + 1);
+  const Buffer weight_of =
+      buffer("row_weight_rows", Dtype::kFp32, swiglu.weight, size, 1, slots + 1);
   const Buffer angles = buffer("angle_rows", Dtype::kFp32, rotates, block_tokens, p.rotary, slots);
   const Buffer kept = buffer("sum_rows", Dtype::kBf16, residual.keep, size, part_width_, slots);
   const Buffer leaving =
       buffer("leaving", p.output, true, size, caches ? plain : part_width_, slots, scale);
   const Buffer leaving_open = buffer("leaving_rotary", Dtype::kBf16, open > 0, size, open, slots);
 
-  // Once per item.
-  const Block item_block{first_row, item_rows, 0, 1};
-  if (looks_up) m.load(index_of(), indices, item_block);
-  if (rotates) m.load(position_of(), positions, {first_token, item_tokens, 0, 1});
-  if (caches) m.load(entry_of(), entries, item_block);
-  if (swiglu.weight) m.load(weight_of(), row_weights, item_block);
   if (norm.weight) m.load(w(), weights, {0, 1, col, part_width_});
 
   const auto rows_of = [&](std::int64_t i) { return std::min(size, item_rows - i * size); };
   const auto tokens_of = [&](std::int64_t i) {
     return std::max<std::int64_t>(rows_of(i) / p.heads, 1);
+  };
+  const bool chooses = looks_up || rotates || caches || swiglu.weight;
+  const auto choose = [&](std::int64_t i) {
+    const std::int64_t n = rows_of(i);
+    const std::int64_t row = first_row + i * size;
+    const Block column{0, n, 0, 1};
+    if (looks_up) m.load(index_of(i, column), indices, {row, n, 0, 1});
+    if (rotates) {
+      const std::int64_t tokens = tokens_of(i);
+      m.load(position_of(i, {0, tokens, 0, 1}), positions, {row / p.heads, tokens, 0, 1});
+    }
+    if (caches) m.load(entry_of(i, column), entries, {row, n, 0, 1});
+    if (swiglu.weight) m.load(weight_of(i, column), row_weights, {row, n, 0, 1});
   };
   const auto load = [&](std::int64_t i) {
     const std::int64_t n = rows_of(i);
@@ -430,7 +444,7 @@ void RowKernel::item(Machine& m, std::int64_t index) const {
     const Block into{0, n, 0, part_width_};
     const bool swap = gated && fault_ == RowFault::kSwapHalves;
     if (looks_up) {
-      m.gather(in(i, into), input, index_of(0, {i * size, n, 0, 1}), col, part_width_);
+      m.gather(in(i, into), input, index_of(i, {0, n, 0, 1}), col, part_width_);
     } else {
       m.load(in(i, into), input, {row, n, swap ? p.width + col : col, part_width_});
     }
@@ -440,8 +454,8 @@ void RowKernel::item(Machine& m, std::int64_t index) const {
     if (adds) m.load(add(i, into), addend, {row, n, col, part_width_});
     if (rotates) {
       const std::int64_t tokens = tokens_of(i);
-      m.gather(angles(i, {0, tokens, 0, p.rotary}), table,
-               position_of(0, {row / p.heads - first_token, tokens, 0, 1}), 0, p.rotary);
+      m.gather(angles(i, {0, tokens, 0, p.rotary}), table, position_of(i, {0, tokens, 0, 1}), 0,
+               p.rotary);
     }
   };
   // Columns in vector steps.
@@ -471,7 +485,7 @@ void RowKernel::item(Machine& m, std::int64_t index) const {
             m.vector(VectorKind::kSilu, x(0, c), {x(0, c)});
             m.vector(VectorKind::kMul, x(0, c), {x(0, c), temp(0, t)});
             if (stage.weight) {
-              m.vector(VectorKind::kMul, x(0, c), {x(0, c), weight_of(0, {i * size, n, 0, 1})});
+              m.vector(VectorKind::kMul, x(0, c), {x(0, c), weight_of(i, {0, n, 0, 1})});
             }
           });
           break;
@@ -547,7 +561,7 @@ void RowKernel::item(Machine& m, std::int64_t index) const {
               [&](const Block& c, const Block&) { m.vector(convert, leaving(i, c), {x(0, c)}); });
     const BufferRef ready = leaving(i, {0, n, 0, width});
     if (caches) {
-      const BufferRef to = entry_of(0, {i * size, n, 0, 1});
+      const BufferRef to = entry_of(i, {0, n, 0, 1});
       m.scatter(out, to, ready);
       if (open > 0) {
         const BufferRef rest = leaving_open(i, {0, n, 0, open});
@@ -562,8 +576,13 @@ void RowKernel::item(Machine& m, std::int64_t index) const {
   };
   const std::int64_t ahead = slots - (fault_ == RowFault::kEarlyLoad ? 0 : 1);
   const std::int64_t whole = blocks_.whole(index);
-  m.pipeline(whole, {Phase{ahead, load}, Phase{0, compute}});
+  if (chooses) {
+    m.pipeline(whole, {Phase{ahead + 1, choose}, Phase{ahead, load}, Phase{0, compute}});
+  } else {
+    m.pipeline(whole, {Phase{ahead, load}, Phase{0, compute}});
+  }
   if (blocks_.rest(index) > 0) {
+    if (chooses) choose(whole);
     load(whole);
     compute(whole);
   }

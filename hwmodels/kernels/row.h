@@ -57,8 +57,9 @@ class RowBlocks {
   std::int64_t each_ = 0;   // blocks of an item, the first more_ have one more
   std::int64_t more_ = 0;
 };
-// The largest part count up to `wanted` that cuts `width` into equal multiples of 128; 1: none.
-std::int64_t even_parts(std::int64_t width, std::int64_t wanted);
+// Into how many equal multiples of 128 columns `width` is cut: `wanted` or the next lower count,
+// but at least `least` where that can be; 1 where none can.
+std::int64_t even_parts(std::int64_t width, std::int64_t wanted, std::int64_t least = 1);
 
 enum class RowStep : std::uint8_t {
   kSwiglu,    // first: the input row holds gates, then ups

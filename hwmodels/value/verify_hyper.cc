@@ -88,9 +88,9 @@ Comparison verify_hyper_pre(const k::HyperDesign& design, const tile::CoreRates&
     machine.bind("square_parts", square_parts);
     for (const k::HyperPass pass : k::hyper_passes(design)) {
       const k::HyperPreKernel kernel(p, design, chip, pass, fault);
-      if (pass == k::HyperPass::kProject) {
-        mix_parts = HostTensor(kernel.splits() * p.tokens, p.outputs());
-        square_parts = HostTensor(kernel.splits() * p.tokens, 1);
+      if (pass != k::HyperPass::kFinish) {
+        mix_parts = HostTensor(p.tokens, kernel.splits() * p.outputs());
+        square_parts = HostTensor(p.tokens, kernel.splits());
       }
       machine.run(kernel);
       if (pass != k::HyperPass::kProject) continue;
