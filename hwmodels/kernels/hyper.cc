@@ -65,7 +65,7 @@ void describe(base::ConfigVisitor& v, HyperDesign& d) {
             {.min = 1, .max = 256});
   v.integer({"columns", "channels of one work item of the update, at most"}, d.columns,
             {.min = 128, .max = 1 << 20});
-  v.integer({"slots", "slots of the streams in collapse and update"}, d.slots,
+  v.integer({"slots", "slots of the streams in collapse and update, at most"}, d.slots,
             {.min = 1, .max = 16});
 }
 
@@ -121,16 +121,19 @@ HyperPreKernel::HyperPreKernel(const HyperProblem& problem, const HyperDesign& d
                                      std::min(design.splits, k_tiles));
   tokens_ = pass == HyperPass::kFinish ? std::min(design.finish_tokens, share) : tile;
   // Streams in BF16 and the output for each slot, the sum and one stream in FP32.
-  const auto slots = static_cast<double>(design.slots);
-  const double row_bytes =
-      static_cast<double>(p.hidden) * (slots * (2.0 * static_cast<double>(p.streams) + 2.0) + 8.0);
-  double room = vector_room(chip) - (p.norm ? 2.0 : 0.0) * static_cast<double>(p.hidden);
+  const auto hidden = static_cast<double>(p.hidden);
+  const double slot_bytes = hidden * (2.0 * static_cast<double>(p.streams) + 2.0);
+  const double wide_bytes = hidden * 8.0;
+  double room = vector_room(chip) - (p.norm ? 2.0 : 0.0) * hidden;
   if (pass == HyperPass::kFused) {
     room -= static_cast<double>(tokens_ * design.tile_k) *
             (2.0 * static_cast<double>(design.stages) + 12.0);
   }
   room -= 4.0 * static_cast<double>(tokens_ * p.outputs() * (splits_ + 1));
-  const auto fit = static_cast<std::int64_t>(room / row_bytes);
+  slots_ = std::clamp<std::int64_t>(static_cast<std::int64_t>((room - wide_bytes) / slot_bytes), 1,
+                                    design.slots);
+  const auto fit =
+      static_cast<std::int64_t>(room / (static_cast<double>(slots_) * slot_bytes + wide_bytes));
   rows_ = std::max<std::int64_t>(std::min({design.rows, fit, tokens_}), 1);
 }
 
@@ -395,13 +398,12 @@ void HyperPreKernel::mix(Machine& m, const Shared& s) const {
 // u = sum_j pre_j x_j, normed where the layer's norm is fused.
 void HyperPreKernel::collapse(Machine& m, const Shared& s) const {
   const HyperProblem& p = problem_;
-  const std::int64_t slots = design_->slots;
-  const Buffer x = vector_buffer(m, "stream_rows", Dtype::kBf16, rows_, p.wide(), slots);
+  const Buffer x = vector_buffer(m, "stream_rows", Dtype::kBf16, rows_, p.wide(), slots_);
   const Buffer one = vector_buffer(m, "stream", Dtype::kFp32, rows_, p.hidden);
   const Buffer u = vector_buffer(m, "sum", Dtype::kFp32, rows_, p.hidden);
   const Buffer total = vector_buffer(m, "norm_sums", Dtype::kFp32, p.norm ? rows_ : 0, 1);
   const Buffer w = vector_buffer(m, "weight_row", Dtype::kBf16, p.norm ? 1 : 0, p.hidden);
-  const Buffer out = vector_buffer(m, "leaving", p.output, rows_, p.hidden, slots);
+  const Buffer out = vector_buffer(m, "leaving", p.output, rows_, p.hidden, slots_);
   if (p.norm) m.load(w(), s.weights, {});
   const auto rows_of = [&](std::int64_t i) { return std::min(rows_, s.tokens - i * rows_); };
   const auto load = [&](std::int64_t i) {
@@ -429,7 +431,7 @@ void HyperPreKernel::collapse(Machine& m, const Shared& s) const {
     m.store(s.output, {s.first + i * rows_, n, 0, p.hidden}, out(i, row));
   };
   const std::int64_t whole = s.tokens / rows_;
-  const std::int64_t ahead = slots - (fault_ == HyperFault::kEarlyLoad ? 0 : 1);
+  const std::int64_t ahead = slots_ - (fault_ == HyperFault::kEarlyLoad ? 0 : 1);
   m.pipeline(whole, {Phase{ahead, load}, Phase{0, sum}});
   if (s.tokens % rows_ > 0) {
     load(whole);

@@ -18,14 +18,14 @@ namespace foretoken::hwmodels::kernels {
 struct HyperDesign {
   std::string name{};
   bool fused = false;  // one launch: the last split of a tile waits for the others and finishes it
-  std::int64_t tile_tokens = 64;    // of the projection
-  std::int64_t tile_k = 128;        // channels of one iteration of the projection
+  std::int64_t tile_tokens = 128;   // of the projection
+  std::int64_t tile_k = 64;         // channels of one iteration of the projection
   std::int64_t stages = 6;          // slots of its operands
-  std::int64_t splits = 32;         // parts of the channels at most; as many as fill the cores
-  std::int64_t finish_tokens = 32;  // that share a core's Sinkhorn steps, at most
+  std::int64_t splits = 148;        // parts of the channels at most; as many as fill the cores
+  std::int64_t finish_tokens = 64;  // that share a core's Sinkhorn steps, at most
   std::int64_t rows = 4;            // tokens of one iteration of collapse and update, at most
   std::int64_t columns = 2048;      // channels of one work item of the update, at most
-  std::int64_t slots = 2;           // of streams in collapse and update
+  std::int64_t slots = 3;           // of streams in collapse and update, at most
 };
 void describe(base::ConfigVisitor& v, HyperDesign& design);
 
@@ -99,6 +99,7 @@ class HyperPreKernel final : public tile::Kernel {
   double room_ = 0.0;
   std::int64_t tokens_ = 0;  // of a work item
   std::int64_t rows_ = 1;    // of an iteration of the collapse
+  std::int64_t slots_ = 1;   // of its streams
   std::int64_t splits_ = 1;
 };
 

@@ -16,9 +16,9 @@ namespace foretoken::hwmodels::kernels {
 // Schedule of a chain over rows.
 struct RowDesign {
   std::string name{};
-  std::int64_t rows = 32;  // of one iteration, at most: fewer where memory ends or cores would idle
+  std::int64_t rows = 64;  // of one iteration, at most: fewer where memory ends or cores would idle
   std::int64_t columns = 8192;  // of one vector step, and of a work item where rows can be cut
-  std::int64_t slots = 2;       // of input and output buffers: loads of the next rows overlap
+  std::int64_t slots = 3;       // of input and output buffers: loads of the next rows overlap
   std::int64_t iterations = 0;  // of one work item; 0: spread evenly over the cores
 };
 void describe(base::ConfigVisitor& v, RowDesign& design);

@@ -121,7 +121,7 @@ TEST(HyperPreKernel, FaultsAreCaught) {
 
 TEST(HyperPostKernel, FaultsAreCaught) {
   const CoreRates chip = test_support::core_rates_of("hgx_h200");
-  const HyperDesign design{.rows = 1};
+  const HyperDesign design{.rows = 1, .slots = 2};
   const HyperProblem p{.tokens = 300, .hidden = 128};
   EXPECT_FALSE(within(value::verify_hyper_post(design, chip, {p}, HyperFault::kTransposeMix),
                       value::hyper_post_tolerance()));

@@ -127,7 +127,8 @@ TEST(RowKernel, FaultsAreCaught) {
       {RowFault::kSwapHalves, swiglu_chain(40, 256, 10.0)}};
   for (const char* system : kSystems) {
     const CoreRates chip = test_support::core_rates_of(system);
-    const RowDesign design{.rows = 2};
+    // Work items of more blocks than slots.
+    const RowDesign design{.rows = 2, .slots = 2};
     for (const auto& [fault, problem] : faults) {
       const value::Tolerance tolerance = value::row_tolerance(problem.output);
       EXPECT_TRUE(within(value::verify_row(design, chip, {problem}), tolerance));
