@@ -150,51 +150,14 @@ void describe(base::ConfigVisitor& v, AttentionDesign& d) {
             {.min = 1, .max = 1024});
   base::choice(v, {"rescale", "who multiplies the running sums when a maximum grows"}, d.rescale,
                kRescaleNames);
-  base::choice(v, {"probabilities", "where probabilities lie when the matrix unit reads them"},
-               d.probabilities, kHomeNames);
+  base::choice(v, {"queries_in", "where queries lie when the matrix unit reads them"}, d.queries_in,
+               kHomeNames);
+  base::choice(v, {"probabilities_in", "where probabilities lie when the matrix unit reads them"},
+               d.probabilities_in, kHomeNames);
   base::choice(v, {"merge", "who merges the parts of a query"}, d.merge, kMergeNames);
-  v.boolean({"swapped", "keys are the rows of matrix instructions, not heads"}, d.swapped);
+  v.boolean({"pair", "two cores that share keys work on one matrix instruction"}, d.pair);
   v.boolean({"widen_first", "a kernel of its own writes entries out in BF16"}, d.widen_first);
   v.boolean({"persistent", "one block per core works through all its items"}, d.persistent);
-}
-
-AttentionDesign hopper_attention() {
-  AttentionDesign d;
-  d.name = "hopper_attention";
-  d.sharing = 2;  // clusters of two cores, 64 heads each
-  return d;
-}
-
-AttentionDesign blackwell_attention() {
-  AttentionDesign d;
-  d.name = "blackwell_attention";
-  d.sharing = 2;
-  d.rescale = Rescale::kThrough;
-  // 64 rows of heads would leave half of a 128-row instruction empty.
-  d.swapped = true;
-  return d;
-}
-
-AttentionDesign ascend_3510_attention() {
-  AttentionDesign d;
-  d.name = "ascend_3510_attention";
-  d.block_keys = 128;
-  d.rescale = Rescale::kInVector;
-  d.probabilities = ProbabilityHome::kOperand;
-  d.value_columns = 256;
-  return d;
-}
-
-AttentionDesign ascend_2201_attention() {
-  AttentionDesign d;
-  d.name = "ascend_2201_attention";
-  // Every exchange takes a trip through L2: few, large ones. 32 heads of sums leave room for them.
-  d.heads = 32;
-  d.block_keys = 128;
-  d.rescale = Rescale::kInVector;
-  d.probabilities = ProbabilityHome::kOperand;
-  d.value_columns = 256;
-  return d;
 }
 
 AttentionKernel::AttentionKernel(const AttentionProblem& problem, const AttentionDesign& design,
@@ -399,6 +362,7 @@ void AttentionKernel::item(Machine& m, std::int64_t index) const {
   const bool split = at.splits > 1;
   const bool in_vector = d.rescale == Rescale::kInVector;
   const int sharing = static_cast<int>(std::min(d.sharing, head_blocks()));
+  const bool pair = d.pair && sharing == 2;
 
   // What lives outside the core.
   const auto plain = [&](std::string_view name, Dtype dtype, std::int64_t r, std::int64_t cols) {
@@ -476,7 +440,10 @@ void AttentionKernel::item(Machine& m, std::int64_t index) const {
   const std::int64_t compressed_blocks = mine.count.compressed + mine.count.compressed_masked;
   const std::int64_t narrow = std::max(window_blocks > 0 ? p.window_entry.narrow : 0,
                                        compressed_blocks > 0 ? p.compressed_entry.narrow : 0);
-  const Buffer q = buffer("queries", Local::kOperand, Dtype::kBf16, rows, width);
+  const auto home = [](OperandHome h) {
+    return h == OperandHome::kOperand ? Local::kOperand : Local::kAccumulator;
+  };
+  const Buffer q = buffer("queries", home(d.queries_in), Dtype::kBf16, rows, width);
   const Buffer kv = buffer("keys", Local::kOperand, Dtype::kBf16, n, width, d.kv_slots);
   // One format of raw entries is used by both runs in V4; otherwise each has its own slots.
   const bool alike = p.window_entry.dtype == p.compressed_entry.dtype &&
@@ -489,10 +456,7 @@ void AttentionKernel::item(Machine& m, std::int64_t index) const {
       buffer("score_sums", Local::kAccumulator, Dtype::kFp32, rows, n, d.score_slots);
   const Buffer score = buffer("scores", Local::kVector, Dtype::kFp32, rows, n);
   const Buffer narrowed = buffer("narrowed", Local::kVector, Dtype::kBf16, rows, n);
-  const Buffer prob =
-      buffer("probabilities",
-             d.probabilities == ProbabilityHome::kOperand ? Local::kOperand : Local::kAccumulator,
-             Dtype::kBf16, rows, n, 2);
+  const Buffer prob = buffer("probabilities", home(d.probabilities_in), Dtype::kBf16, rows, n, 2);
   const std::int64_t chunk = std::min(d.value_columns, values);
   const std::int64_t chunks = ceil_div(values, chunk);
   const Buffer acc = in_vector ? buffer("products", Local::kAccumulator, Dtype::kFp32, rows, chunk,
@@ -575,7 +539,7 @@ void AttentionKernel::item(Machine& m, std::int64_t index) const {
     const auto multiply = [&](std::int64_t i) {
       const std::int64_t j = done + i;
       m.matrix(score_acc(j), q(), kv(j),
-               {.m = rows, .n = n, .k = width, .accumulate = false, .swapped = d.swapped});
+               {.m = rows, .n = n, .k = width, .accumulate = false, .pair = pair});
     };
     const auto mask = [&](std::int64_t i) {
       const std::int64_t j = done + i;
@@ -636,19 +600,15 @@ void AttentionKernel::item(Machine& m, std::int64_t index) const {
       const std::int64_t j = done + i;
       if (!in_vector) {
         m.matrix(acc(), prob(j), kv(j, {0, n, 0, values}),
-                 {.m = rows, .n = values, .k = n, .b_by_rows = true, .swapped = d.swapped});
+                 {.m = rows, .n = values, .k = n, .b_by_rows = true, .pair = pair});
         return;
       }
       for (std::int64_t k = 0; k < chunks; ++k) {
         const std::int64_t cols = std::min(chunk, values - k * chunk);
         const BufferRef product = acc(j * chunks + k, {0, rows, 0, cols});
-        m.matrix(product, prob(j), kv(j, {0, n, k * chunk, cols}),
-                 {.m = rows,
-                  .n = cols,
-                  .k = n,
-                  .accumulate = false,
-                  .b_by_rows = true,
-                  .swapped = d.swapped});
+        m.matrix(
+            product, prob(j), kv(j, {0, n, k * chunk, cols}),
+            {.m = rows, .n = cols, .k = n, .accumulate = false, .b_by_rows = true, .pair = pair});
         m.move(sums(j + 1, {0, rows, k * chunk, cols}), product);
       }
     };

@@ -23,8 +23,8 @@ enum class Rescale : std::uint8_t {
               // (Ascend)
 };
 
-// Where probabilities lie when the matrix unit reads them.
-enum class ProbabilityHome : std::uint8_t {
+// Where queries or probabilities lie when the matrix unit reads them.
+enum class OperandHome : std::uint8_t {
   kOperand,      // shared memory, L1
   kAccumulator,  // registers or tensor memory
 };
@@ -50,18 +50,14 @@ struct AttentionDesign {
                              // a part each for all
   std::int64_t merge_heads = 8;  // heads of an item of the merge
   Rescale rescale = Rescale::kInPlace;
-  ProbabilityHome probabilities = ProbabilityHome::kAccumulator;
+  OperandHome queries_in = OperandHome::kOperand;
+  OperandHome probabilities_in = OperandHome::kAccumulator;
   SplitMerge merge = SplitMerge::kKernel;
-  bool swapped = false;  // keys and value channels are the rows of matrix instructions, not heads
+  bool pair = false;  // two that share work on one matrix instruction, which spans both's rows
   bool widen_first = false;  // a kernel before this one writes all entries out in BF16
   bool persistent = false;
 };
 void describe(base::ConfigVisitor& v, AttentionDesign& design);
-
-AttentionDesign hopper_attention();       // two consumer groups take turns, a producer widens
-AttentionDesign blackwell_attention();    // sums in tensor memory, pairs of cores widen together
-AttentionDesign ascend_3510_attention();  // direct paths between cube and vector cores
-AttentionDesign ascend_2201_attention();  // exchange through L2, hence large blocks
 
 // A cache entry: its first `narrow` channels in `dtype` with block scales, the others BF16.
 struct EntryFormat {

@@ -179,10 +179,9 @@ struct MatrixStep {
   bool scaled = true;
   // FP4 weights against FP8 activations, where the unit takes the pair: its rate factor applies.
   bool mixed_fp4 = false;
-  // Two cores work on one instruction: each feeds half of the columns.
+  // Two cores work on one instruction, which spans the rows of both: each feeds half of the
+  // columns.
   bool pair = false;
-  // b's rows are the rows of the instruction: for few rows of a where the unit wants many.
-  bool swapped = false;
 };
 
 // One part of a pipelined loop: at tick t it runs iteration t + ahead.

@@ -216,15 +216,18 @@ void Recorder::matrix(const BufferRef& acc, const BufferRef& a, const BufferRef&
   if (m.mixed_fp4) rate *= r.fp4_fp8_rate;
   const double useful =
       2.0 * static_cast<double>(m.m) * static_cast<double>(m.n) * static_cast<double>(m.k);
-  const double rows = ceil_to(static_cast<double>(m.swapped ? m.n : m.m), r.tile_rows);
-  const double cols = ceil_to(static_cast<double>(m.swapped ? m.m : m.n), r.tile_columns);
+  const double cores = m.pair ? 2.0 : 1.0;
+  const double rows = ceil_to(static_cast<double>(m.m) * cores, r.tile_rows) / cores;
+  const double cols = ceil_to(static_cast<double>(m.n), r.tile_columns);
   double seconds = 2.0 * rows * cols * static_cast<double>(m.k) / rate;
   if (r.operand_feed > 0.0) {
-    // Both operands come from local memory; the columns' operand once per row of instructions.
+    // Operands come from local memory, the columns' once per row of instructions, unless they lie
+    // beside the sums. Paired cores feed a part of the columns each.
     const double element = storage_bytes(m.compute);
+    const bool rows_fed = buffers_[a.id].local != Local::kAccumulator;
     const double bytes =
         static_cast<double>(m.k) * element *
-        (rows + cols * (m.pair ? 0.5 : 1.0) * ceil_of(rows / std::max(r.tile_rows, 64.0)));
+        ((rows_fed ? rows : 0.0) + cols / cores * ceil_of(rows / std::max(r.tile_rows, 64.0)));
     seconds = std::max(seconds, bytes / r.operand_feed);
   }
   s.seconds = seconds + r.matrix_head;
