@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <numeric>
+#include <optional>
 #include <random>
 
 #include "hwmodels/value/value_machine.h"
@@ -107,10 +108,11 @@ std::vector<std::int32_t> select(const AttentionCase& c, const Query& q, std::mt
   return rows;
 }
 
-HostTensor widened(const Entries& e, std::int64_t width,
-                   const std::optional<WidenEntriesKernel>& kernel) {
+// What the attention kernel reads of entries' wide channels: all channels once they are widened.
+HostTensor wide_entries(const Entries& e, std::int64_t width, bool widen_first,
+                        const std::optional<WidenEntriesKernel>& kernel) {
   HostTensor out(e.wide.rows, width);
-  if (!kernel) return e.wide;
+  if (!kernel) return widen_first && e.wide.rows == 0 ? out : e.wide;
   Entries in = e;
   ValueMachine machine;
   machine.bind("narrow", in.narrow);
@@ -199,8 +201,8 @@ Comparison verify_attention(const AttentionDesign& design, const tile::CoreRates
   try {
     Entries w = window;
     Entries e = entries;
-    w.wide = widened(window, c.key_width, launches.widen_window());
-    e.wide = widened(entries, c.key_width, launches.widen_compressed());
+    w.wide = wide_entries(window, c.key_width, design.widen_first, launches.widen_window());
+    e.wide = wide_entries(entries, c.key_width, design.widen_first, launches.widen_compressed());
     HostTensor parts(kernel.parts() * c.heads, c.value_width);
     HostTensor part_max(kernel.parts(), c.heads);
     HostTensor part_sum(kernel.parts(), c.heads);
