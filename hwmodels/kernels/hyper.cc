@@ -324,8 +324,7 @@ void HyperPreKernel::project(Machine& m, const Shared& s) const {
                          .n = p.outputs(),
                          .k = k,
                          .compute = p.compute,
-                         .accumulate = i > 0,
-                         .swapped = n < p.outputs()});
+                         .accumulate = i > 0});
              }}});
   const Block all{0, n, 0, p.outputs()};
   m.move(s.mixes(0, all), acc(0, all));
