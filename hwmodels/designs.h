@@ -15,6 +15,7 @@
 #include "hwmodels/kernels/hyper.h"
 #include "hwmodels/kernels/index_logits.h"
 #include "hwmodels/kernels/moe_rows.h"
+#include "hwmodels/kernels/route.h"
 #include "hwmodels/kernels/row.h"
 #include "hwmodels/kernels/top_k.h"
 #include "sim/base/config.h"
@@ -29,7 +30,7 @@ struct DesignFile {
   std::vector<std::string> families;  // of chips it is written for
   std::variant<kernels::GemmDesign, kernels::AttentionDesign, kernels::RowDesign,
                kernels::HyperDesign, kernels::MoeRowsDesign, kernels::IndexLogitsDesign,
-               kernels::TopKDesign, kernels::CompressorDesign>
+               kernels::TopKDesign, kernels::CompressorDesign, kernels::RouteDesign>
       design;
 
   [[nodiscard]] std::string_view kernel() const;

@@ -48,8 +48,11 @@ KernelSet load_kernel_set(const std::string& family, const fs::path& configs,
   use("prefill_attention", set.prefill_attention);
   use("decode_index", set.decode_index);
   use("prefill_index", set.prefill_index);
-  use("top_k", set.top_k);
-  use("compressor", set.compressor);
+  use("decode_top_k", set.decode_top_k);
+  use("prefill_top_k", set.prefill_top_k);
+  use("short_compressor", set.short_compressor);
+  use("long_compressor", set.long_compressor);
+  use("route", set.route);
   use("row", set.row);
   use("hyper", set.hyper);
   use("expert_rows", set.expert_rows);

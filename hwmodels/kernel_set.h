@@ -12,6 +12,7 @@
 #include "hwmodels/kernels/hyper.h"
 #include "hwmodels/kernels/index_logits.h"
 #include "hwmodels/kernels/moe_rows.h"
+#include "hwmodels/kernels/route.h"
 #include "hwmodels/kernels/row.h"
 #include "hwmodels/kernels/top_k.h"
 
@@ -31,8 +32,11 @@ struct KernelSet {
   kernels::AttentionDesign prefill_attention{};
   kernels::IndexLogitsDesign decode_index{};
   kernels::IndexLogitsDesign prefill_index{};
-  kernels::TopKDesign top_k{};
-  kernels::CompressorDesign compressor{};
+  kernels::TopKDesign decode_top_k{};
+  kernels::TopKDesign prefill_top_k{};
+  kernels::CompressorDesign short_compressor{};  // of blocks of a few tokens
+  kernels::CompressorDesign long_compressor{};
+  kernels::RouteDesign route{};
   kernels::RowDesign row{};
   kernels::HyperDesign hyper{};
   kernels::MoeRowsDesign expert_rows{};

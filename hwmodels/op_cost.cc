@@ -20,6 +20,9 @@ namespace {
 constexpr std::int64_t kWindow = 128;
 // Share of the cache that a working set may take and still be found there by the next kernel.
 constexpr double kCacheShare = 0.5;
+constexpr std::int64_t kVocabulary = 129'280;
+// Tokens of a block up to which a core pools several of them.
+constexpr std::int64_t kShortBlock = 32;
 // Query tokens of a sequence up to which scores are computed as in decoding, drafts included.
 constexpr std::int64_t kDecodeQueries = 8;
 
@@ -183,7 +186,8 @@ struct Coster {
     p.sequences = {&g, 1};
     p.ratio = op.ratio;
     p.k = op.k;
-    const kernels::TopKKernel kernel(p, set().top_k, core());
+    const kernels::TopKKernel kernel(
+        p, g.queries > kDecodeQueries ? set().prefill_top_k : set().decode_top_k, core());
     bool first = true;
     kernels::for_each_launch(kernel, [&](const tile::Kernel& launch) {
       costs.add_kernel(launch, first, c);
@@ -208,7 +212,10 @@ struct Coster {
     p.entry = op.width > 128                 ? kernels::CompressedFormat::kFp8Rope
               : h.chip.supports(Dtype::kFp4) ? kernels::CompressedFormat::kFp4
                                              : kernels::CompressedFormat::kFp8;
-    costs.add_kernel(kernels::CompressorKernel(p, set().compressor, core()), true, c);
+    costs.add_kernel(
+        kernels::CompressorKernel(
+            p, p.ratio > kShortBlock ? set().long_compressor : set().short_compressor, core()),
+        true, c);
   }
 
   void operator()(const w::HyperConnection& op) const {
@@ -287,9 +294,14 @@ struct Coster {
   }
 
   void operator()(const w::Route& op) const {
-    const w::WorkCount n = w::count(op);
-    charge_vector(c, r, static_cast<double>(n.vector_ops), static_cast<double>(n.special_ops));
-    charge_activations(c, r, static_cast<double>(n.input_bytes + n.output_bytes));
+    if (op.tokens == 0) return;
+    kernels::RouteProblem p;
+    p.tokens = op.tokens;
+    p.router.experts = op.experts;
+    p.router.topk = op.topk;
+    // A table of a vocabulary's usual size; a token reads one row of it.
+    p.vocab = op.hash ? kVocabulary : 0;
+    costs.add_kernel(kernels::RouteKernel(p, set().route, core()), true, c);
   }
 
   void operator()(const w::Dispatch& op) const { traffic(w::count(op), op.ranks); }
