@@ -44,8 +44,9 @@ RowBlocks move_blocks(const MoeRowsProblem& p, const RowDesign& d, const tile::C
       p.hidden,
       std::max(ceil_div(p.hidden, d.columns), cores / std::max<std::int64_t>(p.tokens, 1)),
       static_cast<std::int64_t>(row_bytes / vector_room(chip)) + 1);
-  const auto fit = static_cast<std::int64_t>(
-      vector_room(chip) / (bytes_per_channel * static_cast<double>(p.hidden / parts)));
+  const std::int64_t width = p.hidden / parts;
+  const auto fit = static_cast<std::int64_t>(vector_room(chip) /
+                                             (bytes_per_channel * static_cast<double>(width)));
   const std::int64_t most =
       std::max<std::int64_t>(std::min({d.rows, fit, ceil_div(p.tokens, cores)}), 1);
   return {p.tokens, most, d.iterations, chip.cores, parts};

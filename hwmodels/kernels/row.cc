@@ -171,7 +171,8 @@ RowProblem entry_chain(std::int64_t rows, std::int64_t width, std::int64_t posit
                .scale_bytes = 1.0};
   p.plain = width - p.rotary;
   // Scales fill up to a multiple of eight bytes.
-  p.entry_padding = static_cast<double>(ceil_div(p.plain / 64, 8) * 8 - p.plain / 64);
+  const std::int64_t scales = p.plain / 64;
+  p.entry_padding = static_cast<double>(ceil_div(scales, 8) * 8 - scales);
   p.then({.step = RowStep::kNorm, .weight = true});
   p.then({.step = RowStep::kRotate});
   return p.then({.step = RowStep::kQuantise, .block = 64});

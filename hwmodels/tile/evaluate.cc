@@ -296,7 +296,7 @@ double Evaluator::run(const TileProgram& p, double origin, std::int64_t item) {
 Evaluator::ItemTime Evaluator::item_time(const TileProgram& p, double active, bool persistent,
                                          bool repeated) {
   price(p, active);
-  const std::size_t size = kFirstSlot + 2 * p.slots;
+  const std::size_t size = kFirstSlot + 2 * std::size_t{p.slots};
   state_.assign(size, 0.0);
   history_.resize(kHistory * size);
   ItemTime t;

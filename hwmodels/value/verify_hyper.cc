@@ -172,12 +172,10 @@ Comparison verify_hyper_post(const k::HyperDesign& design, const tile::CoreRates
 Tolerance hyper_pre_tolerance(Dtype compute) {
   switch (compute) {
     case Dtype::kTf32:
-      // Products of operands rounded to 11 bits: mixes err by 2^-12 of their size, the residual
-      // matrix's logits by twice that, its entries by at most as much of themselves; the layer
-      // input is BF16, half a unit in the ninth bit of values up to five times their mean.
-      return {.max_relative = 0.02, .rms_relative = 2.5e-3};
     case Dtype::kHf32:
-      // Rounded to 12 bits.
+      // Products of operands rounded to 11 (HF32: 12) bits: mixes err by 2^-12 of their size, the
+      // residual matrix's logits by twice that, its entries by at most as much of themselves; the
+      // layer input is BF16, half a unit in the ninth bit of values up to five times their mean.
       return {.max_relative = 0.02, .rms_relative = 2.5e-3};
     default:
       // The matrix is BF16 in the reference too; what remains is FP32 sums and the BF16 output.

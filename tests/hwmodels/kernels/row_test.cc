@@ -153,8 +153,8 @@ TEST(RowKernel, RefusesChainsAndStepsThatCannotBe) {
   EXPECT_THROW(RowKernel(heads, design, chip), base::UnsupportedError);
   const RowDesign cutting{.columns = 192};
   try {
-    RowKernel(quantise_chain(1, 1024), cutting, chip);
-    FAIL();
+    const RowKernel kernel(quantise_chain(1, 1024), cutting, chip);
+    FAIL() << kernel.launch().items;
   } catch (const base::UnsupportedError& e) {
     EXPECT_NE(std::string(e.what()).find("steps of 192 columns cut blocks of 128"),
               std::string::npos)
