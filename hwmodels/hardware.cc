@@ -30,19 +30,23 @@ std::vector<std::string> list_configs(const fs::path& configs, const std::string
   return names;
 }
 
+fs::path calibration_file(const ChipSpec& chip, const fs::path& configs) {
+  const fs::path own = configs / "calibration" / (chip.name + ".yaml");
+  return fs::exists(own) ? own : configs / "calibration" / (chip.family + ".yaml");
+}
+
 namespace {
 
 void load_chip_files(Hardware& h, const fs::path& chip_path, const fs::path& configs) {
   h.chip = base::load_named<ChipSpec>(chip_path);
-  const fs::path own = configs / "calibration" / (h.chip.name + ".yaml");
-  const fs::path family = configs / "calibration" / (h.chip.family + ".yaml");
-  h.calibration = base::load_named<Calibration>(fs::exists(own) ? own : family);
+  const fs::path fits = calibration_file(h.chip, configs);
+  h.calibration = base::load_named<Calibration>(fits);
   h.kernels = load_kernel_set(h.chip.family, configs);
   for (int i = 0; i < workloads::kDtypeCount; ++i) {
     const auto dtype = static_cast<Dtype>(i);
     if (h.chip.supports(dtype) &&
         h.calibration.matrix_efficiency[static_cast<std::size_t>(i)].value <= 0.0) {
-      throw base::ConfigError({(fs::exists(own) ? own : family).string(), 0, 0},
+      throw base::ConfigError({fits.string(), 0, 0},
                               fmt::format("efficiency.matrix lacks {}, which {} can multiply",
                                           to_string(dtype), h.chip.name));
     }

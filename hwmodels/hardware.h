@@ -32,6 +32,9 @@ Hardware load_hardware(const std::string& name_or_path, const std::filesystem::p
 // UnsupportedError for a name that is not in configs/chips.
 Hardware load_chip(const std::string& name, const std::filesystem::path& configs);
 
+// The chip's own file in configs/calibration, else its family's.
+std::filesystem::path calibration_file(const ChipSpec& chip, const std::filesystem::path& configs);
+
 // Names of the files configs/<folder>/*.yaml, sorted.
 std::vector<std::string> list_configs(const std::filesystem::path& configs,
                                       const std::string& folder);

@@ -103,6 +103,19 @@ struct ValidateOptions {
 };
 base::ExitCode validate(const Context& context, const ValidateOptions& options);
 
+// Fits constants of calibrations to measurements (analysis/calibration/).
+struct CalibrateOptions {
+  std::vector<std::string> chips;   // share the fitted values
+  std::vector<std::string> data;    // empty = every table of configs/measurements
+  std::vector<std::string> fitted;  // names of constants; empty = all that the data depend on
+  std::string held_out;             // one of `chips`, predicted from the others; empty = none
+  std::string out;                  // calibration file of one chip, folder of several; empty = none
+  std::string errors;               // file for the errors of left-out chips; empty = none
+  std::string report;               // Markdown file of the transfer test; empty = none
+  std::string command;              // as typed, for what is written
+};
+base::ExitCode calibrate(const Context& context, const CalibrateOptions& options);
+
 // Writes the JSON Schemas of all configuration files into `folder`.
 base::ExitCode schema(const Context& context, const std::string& folder);
 

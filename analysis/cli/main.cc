@@ -327,6 +327,27 @@ void finish_checkpoint(cli::CheckpointCommand& o, const CheckpointText& text) {
   o.target.shard_bytes = static_cast<std::uint64_t>(bytes);
 }
 
+std::string joined(const std::vector<std::string>& items, const char* between) {
+  std::string out;
+  for (const std::string& item : items) out += (out.empty() ? "" : between) + item;
+  return out;
+}
+
+// As typed, in one order.
+std::string calibrate_command(const cli::CalibrateOptions& o) {
+  std::string out = "foretoken calibrate --chip " + joined(o.chips, ",");
+  const auto add = [&](const char* option, const std::string& value) {
+    if (!value.empty()) out += std::string(" ") + option + " " + value;
+  };
+  add("--fit", joined(o.fitted, ","));
+  add("--holdout", o.held_out);
+  add("--out", o.out);
+  add("--errors", o.errors);
+  add("--report", o.report);
+  add("--data", joined(o.data, " "));
+  return out;
+}
+
 ExitCode dispatch(int argc, char** argv) {
   CLI::App app{"What serving DeepSeek models costs, on hardware one may not own"};
   app.name("foretoken");
@@ -470,6 +491,33 @@ ExitCode dispatch(int argc, char** argv) {
       validate.command = "foretoken validate";
       for (const std::string& file : validate.files) validate.command += " " + file;
       return cli::validate(context, validate);
+    };
+  });
+
+  cli::CalibrateOptions calibrate;
+  CLI::App* calibrate_app =
+      app.add_subcommand("calibrate", "fits constants of a calibration to measurements");
+  calibrate_app->add_option("--chip", calibrate.chips, "C[,C...]: chips that share the constants")
+      ->delimiter(',')
+      ->required();
+  calibrate_app->add_option("--data", calibrate.data,
+                            "tables as validate reads them; default all of configs/measurements");
+  calibrate_app
+      ->add_option("--fit", calibrate.fitted,
+                   "NAME[,NAME...] such as efficiency.memory, or none; default all that the "
+                   "data settle")
+      ->delimiter(',');
+  calibrate_app->add_option("--holdout", calibrate.held_out,
+                            "of the chips, one to predict from a fit on the others");
+  calibrate_app->add_option("--out", calibrate.out,
+                            "calibration file to write; with several chips a folder of them");
+  calibrate_app->add_option("--errors", calibrate.errors,
+                            "file of errors on left-out chips, each left out in turn");
+  calibrate_app->add_option("--report", calibrate.report, "Markdown file of the same");
+  calibrate_app->callback([&] {
+    action = [&](const cli::Context& context) {
+      calibrate.command = calibrate_command(calibrate);
+      return cli::calibrate(context, calibrate);
     };
   });
 

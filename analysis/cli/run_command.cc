@@ -8,6 +8,7 @@
 #include "analysis/reports/html/html_report.h"
 #include "analysis/reports/sweep_json.h"
 #include "analysis/sources.h"
+#include "analysis/validation/error_table.h"
 #include "sim/base/config_print.h"
 #include "sim/base/config_schema.h"
 #include "sim/base/output.h"
@@ -78,6 +79,8 @@ base::ExitCode schema(const Context& context, const std::string& folder) {
   files.add("chip.schema.json", base::schema_of<hwmodels::ChipSpec>("Chip"));
   files.add("system.schema.json", base::schema_of<hwmodels::SystemSpec>("System"));
   files.add("calibration.schema.json", base::schema_of<hwmodels::Calibration>("Calibration"));
+  files.add("errors.schema.json",
+            base::schema_of<validation::ErrorTable>("Errors by kernel class"));
   files.add("precision.schema.json",
             base::schema_of<workloads::PrecisionRecipe>("Precision recipe"));
   files.add("scenario.schema.json", base::schema_of<Scenario>("Scenario"));

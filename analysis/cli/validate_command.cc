@@ -5,7 +5,9 @@
 #include <system_error>
 
 #include "analysis/cli/commands.h"
+#include "analysis/cli/tables.h"
 #include "analysis/validation/engine_predictor.h"
+#include "analysis/validation/error_table.h"
 #include "analysis/validation/kernel_predictor.h"
 #include "analysis/validation/report.h"
 #include "analysis/validation/validation.h"
@@ -16,9 +18,7 @@ namespace foretoken::analysis::cli {
 
 namespace v = validation;
 
-namespace {
-
-// Every table of configs/measurements, by name.
+// By name, so that the order of a folder does not matter.
 std::vector<std::string> all_tables(const std::filesystem::path& configs) {
   std::vector<std::string> files;
   std::error_code error;
@@ -32,8 +32,6 @@ std::vector<std::string> all_tables(const std::filesystem::path& configs) {
   return files;
 }
 
-}  // namespace
-
 base::ExitCode validate(const Context& context, const ValidateOptions& options) {
   std::vector<base::CsvTable> tables;
   for (const std::string& file :
@@ -42,7 +40,8 @@ base::ExitCode validate(const Context& context, const ValidateOptions& options) 
   }
   v::KernelPredictor kernels(context.configs);
   v::EnginePredictor engines(context.configs);
-  const std::array<v::Predictor*, 2> predictors = {&kernels, &engines};
+  v::ObservedIntervals observed(kernels, v::load_error_table(context.configs));
+  const std::array<v::Predictor*, 2> predictors = {&observed, &engines};
   const v::Validation result = v::validate(tables, context.configs, predictors);
   if (!options.folder.empty()) {
     base::OutputSet files(options.folder);

@@ -128,7 +128,8 @@ bool outside_module(Role role) {
 
 }  // namespace
 
-KernelPredictor::KernelPredictor(std::filesystem::path configs) : configs_(std::move(configs)) {
+KernelPredictor::KernelPredictor(std::filesystem::path configs, Calibrations calibrations)
+    : configs_(std::move(configs)), calibrations_(std::move(calibrations)) {
   for (const char* name : {"serving", "vllm", "sglang", "trtllm"}) {
     stacks_.emplace(name, hwmodels::load_stack(name, configs_));
   }
@@ -155,6 +156,39 @@ Prediction KernelPredictor::predict(const Case& c) {
   return std::visit([this](const auto& one) { return time_of(one); }, c);
 }
 
+base::Seconds KernelPredictor::time(const Case& c) {
+  value_only_ = true;
+  try {
+    const Prediction p = predict(c);
+    value_only_ = false;
+    return p.time;
+  } catch (...) {
+    value_only_ = false;
+    throw;
+  }
+}
+
+void KernelPredictor::calibrate(const std::string& name, const hwmodels::Calibration& constants) {
+  calibrations_[name] = constants;
+  // With the designs of each stack.
+  for (auto& [key, known] : chips_) {
+    if (known == nullptr || known->hardware.chip.name != name) continue;
+    known->hardware.calibration = constants;
+    known->derive();
+  }
+}
+
+void KernelPredictor::Chip::derive() {
+  rates.assign(1, hwmodels::derive_rates(hardware));
+  for (int constant = 0; constant < hwmodels::kConstants; ++constant) {
+    for (const int side : {-1, 1}) {
+      hwmodels::Tuning tuning{};
+      tuning[static_cast<std::size_t>(constant)] = side;
+      rates.push_back(hwmodels::derive_rates(hardware, tuning));
+    }
+  }
+}
+
 template <class Other>
 Prediction KernelPredictor::time_of(const Other&) {
   throw UnsupportedError("not a kernel");
@@ -168,14 +202,9 @@ const KernelPredictor::Chip& KernelPredictor::chip(const Origin& origin) {
     auto loaded = std::make_unique<Chip>();
     loaded->hardware = hwmodels::load_chip(name, configs_);
     hwmodels::apply(on, loaded->hardware, configs_);
-    loaded->rates.push_back(hwmodels::derive_rates(loaded->hardware));
-    for (int constant = 0; constant < hwmodels::kConstants; ++constant) {
-      for (const int side : {-1, 1}) {
-        hwmodels::Tuning tuning{};
-        tuning[static_cast<std::size_t>(constant)] = side;
-        loaded->rates.push_back(hwmodels::derive_rates(loaded->hardware, tuning));
-      }
-    }
+    const auto given = calibrations_.find(name);
+    if (given != calibrations_.end()) loaded->hardware.calibration = given->second;
+    loaded->derive();
     known = std::move(loaded);
   }
   return *known;
@@ -192,8 +221,12 @@ const w::ModelSpec& KernelPredictor::model(const std::string& name) {
 }
 
 template <class Evaluate>
-Prediction KernelPredictor::over_tunings(const Chip& chip, Evaluate&& seconds) {
+Prediction KernelPredictor::over_tunings(const Chip& chip, Evaluate&& seconds) const {
   const double value = seconds(chip.rates.front());
+  if (value_only_) {
+    const base::Seconds time{value};
+    return {time, time, time, chip.hardware.basis()};
+  }
   Spread spread;
   for (std::size_t i = 1; i < chip.rates.size(); ++i) spread.add(value, seconds(chip.rates[i]));
   const base::Interval interval = spread.around(value);
@@ -214,7 +247,8 @@ double KernelPredictor::seconds_of(const Chip& chip, const hwmodels::Rates& rate
   return seconds;
 }
 
-Prediction KernelPredictor::kernels(const Chip& chip, std::span<const w::Op> ops, double times) {
+Prediction KernelPredictor::kernels(const Chip& chip, std::span<const w::Op> ops,
+                                    double times) const {
   return over_tunings(
       chip, [&](const hwmodels::Rates& rates) { return seconds_of(chip, rates, ops) * times; });
 }

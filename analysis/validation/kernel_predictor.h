@@ -19,18 +19,23 @@ namespace foretoken::analysis::validation {
 
 // Tile programs: one kernel per operator, or as the software stack fuses them.
 // The interval comes from moving every fitted constant to each end of its range.
-class KernelPredictor : public Predictor {
+class KernelPredictor : public TunablePredictor {
  public:
-  explicit KernelPredictor(std::filesystem::path configs);
+  // Chips in `calibrations` take their constants from there, others from their files.
+  explicit KernelPredictor(std::filesystem::path configs, Calibrations calibrations = {});
 
   [[nodiscard]] bool handles(const Case& c) const override;
   Prediction predict(const Case& c) override;
+  void calibrate(const std::string& chip, const hwmodels::Calibration& constants) override;
+  base::Seconds time(const Case& c) override;
 
  private:
   // A chip and its rates: as fitted first, then with one constant moved at a time.
   struct Chip {
     hwmodels::Hardware hardware;
     std::vector<hwmodels::Rates> rates;
+
+    void derive();
   };
 
   Prediction time_of(const DenseGemmCase& c);
@@ -51,13 +56,16 @@ class KernelPredictor : public Predictor {
   // Of kernels one after another, each made of one operator, `times` over.
   static double seconds_of(const Chip& chip, const hwmodels::Rates& rates,
                            std::span<const workloads::Op> ops);
-  static Prediction kernels(const Chip& chip, std::span<const workloads::Op> ops, double times);
+  [[nodiscard]] Prediction kernels(const Chip& chip, std::span<const workloads::Op> ops,
+                                   double times) const;
   // The attention half of one layer, without mHC, its input norm and traffic.
   workloads::OpGraph attention_half(const Chip& chip, const AttentionModuleCase& c);
   template <class Evaluate>
-  static Prediction over_tunings(const Chip& chip, Evaluate&& seconds);
+  [[nodiscard]] Prediction over_tunings(const Chip& chip, Evaluate&& seconds) const;
 
   std::filesystem::path configs_;
+  Calibrations calibrations_;
+  bool value_only_ = false;  // no interval is asked for
   std::map<std::string, hwmodels::Stack> stacks_;
   std::map<std::string, std::unique_ptr<Chip>> chips_;
   std::map<std::string, workloads::ModelSpec> models_;

@@ -93,13 +93,35 @@ ErrorStatistics statistics(std::span<const ValidationRow* const> rows) {
   return s;
 }
 
+std::vector<bool> fastest_stacks(std::span<const Measurement> measurements) {
+  // The shortest time of each case, and whose it is.
+  std::map<std::pair<std::string, std::string>, const Measurement*> best;
+  const auto case_of = [](const Measurement& m) {
+    return std::pair(class_of(m.measured), label_of(m.measured));
+  };
+  const auto readable = [](const Measurement& m) {
+    return !std::holds_alternative<SkippedCase>(m.measured);
+  };
+  for (const Measurement& m : measurements) {
+    if (!readable(m)) continue;
+    const Measurement*& known = best[case_of(m)];
+    if (known == nullptr || m.value < known->value) known = &m;
+  }
+  std::vector<bool> fastest;
+  fastest.reserve(measurements.size());
+  for (const Measurement& m : measurements) {
+    fastest.push_back(!readable(m) || origin_of(best.at(case_of(m))->measured).stack() ==
+                                          origin_of(m.measured).stack());
+  }
+  return fastest;
+}
+
 std::vector<ValidationRow> compare(const std::string& file,
                                    std::span<const Measurement> measurements,
                                    std::span<Predictor* const> predictors) {
   std::vector<ValidationRow> rows;
-  // The shortest time of each case, and whose it is.
-  std::map<std::pair<std::string, std::string>, const ValidationRow*> fastest;
-  rows.reserve(measurements.size());  // rows are pointed to
+  const std::vector<bool> fastest = fastest_stacks(measurements);
+  rows.reserve(measurements.size());
   for (const Measurement& m : measurements) {
     ValidationRow& row = rows.emplace_back();
     row.file = file;
@@ -110,21 +132,9 @@ std::vector<ValidationRow> compare(const std::string& file,
     row.stack = origin_of(m.measured).stack();
     row.measured = m.value;
     row.unit = m.unit.name;
+    row.fastest = fastest[rows.size() - 1];
+    if (!row.fastest) row.class_name += kOtherStacks;
     predict(row, m, predictors);
-    if (std::holds_alternative<SkippedCase>(m.measured)) continue;
-    const ValidationRow*& best = fastest[{row.class_name, row.label}];
-    if (best == nullptr || row.measured < best->measured) best = &row;
-  }
-  std::vector<bool> slower;
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    const auto best = fastest.find({rows[i].class_name, rows[i].label});
-    slower.push_back(!std::holds_alternative<SkippedCase>(measurements[i].measured) &&
-                     best != fastest.end() && best->second->stack != rows[i].stack);
-  }
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    if (!slower[i]) continue;
-    rows[i].fastest = false;
-    rows[i].class_name += kOtherStacks;
   }
   return rows;
 }

@@ -69,6 +69,10 @@ struct Validation {
 // The class of rows that another stack was faster on.
 inline constexpr std::string_view kOtherStacks = " (other stacks)";
 
+// For each measurement of one file: whether its stack took the shortest time of all that measured
+// the same case, and so stands for the hardware. True for rows that could not be read.
+std::vector<bool> fastest_stacks(std::span<const Measurement> measurements);
+
 // Compares each measurement with what the first predictor says that handles its kind. Rows of one
 // file that measured the same case form a group: the stack with the shortest time stands for the
 // hardware, the rows of the others go to a class of their own.

@@ -284,7 +284,10 @@ TEST(Configs, ChipsSystemsCalibrationAndPrecisionPrintAndReadBackTheSame) {
   };
   each("chips", expect_read_back<ChipSpec>);
   each("systems", expect_read_back<SystemSpec>);
-  each("calibration", expect_read_back<Calibration>);
+  each("calibration", [](const fs::path& path) {
+    // Not constants of a chip, but how far predictions were off.
+    if (path.stem() != "errors") expect_read_back<Calibration>(path);
+  });
   each("precision", expect_read_back<workloads::PrecisionRecipe>);
   each("stacks", [](const fs::path& path) {
     EXPECT_EQ(load_stack(path.stem().string(), configs()).name, path.stem().string());
