@@ -4,6 +4,8 @@
 #include <array>
 #include <cmath>
 
+#include "sim/base/text.h"
+
 namespace foretoken::hwmodels::kernels {
 
 using tile::Block;
@@ -101,6 +103,39 @@ void describe(base::ConfigVisitor& v, GemmDesign& d) {
                kScaleNames);
   base::choice(v, {"raster", "order in which tiles are dealt", Need::kOptional}, d.raster,
                kRasterNames);
+  v.texts({"formats", "that the library offers: bf16, fp8, fp8_block, fp4_fp8, fp4; all if absent",
+           Need::kOptional},
+          d.formats, {.min = 1, .max = kGemmFormatNames.size()});
+  for (const std::string& name : d.formats) {
+    v.check(
+        std::find(kGemmFormatNames.begin(), kGemmFormatNames.end(), name) != kGemmFormatNames.end(),
+        "formats",
+        base::quote(name) + " is none of bf16, fp8, fp8_block, fp4_fp8, fp4" +
+            base::did_you_mean(name, kGemmFormatNames));
+  }
+}
+
+GemmProblem problem_of(GemmFormat format) {
+  GemmProblem p;
+  switch (format) {
+    case GemmFormat::kBf16:
+      break;
+    case GemmFormat::kFp8:
+      p.activation = p.weight = p.compute = Dtype::kFp8;
+      p.fp8_block = 0;
+      break;
+    case GemmFormat::kFp8Block:
+      p.activation = p.weight = p.compute = Dtype::kFp8;
+      break;
+    case GemmFormat::kFp4Fp8:
+      p.activation = p.compute = Dtype::kFp8;
+      p.weight = Dtype::kFp4;
+      break;
+    case GemmFormat::kFp4:
+      p.activation = p.weight = p.compute = Dtype::kFp4;
+      break;
+  }
+  return p;
 }
 
 GemmKernel::GemmKernel(const GemmProblem& problem, const GemmDesign& design,
@@ -159,6 +194,9 @@ void GemmKernel::choose(const tile::CoreRates& chip) {
       element_bytes(problem_.weight) + scale_bytes(problem_.weight, problem_, true);
   const double a_bytes =
       element_bytes(problem_.activation) + scale_bytes(problem_.activation, problem_, false);
+  // Parts of a sum have no activation and no scale of their own.
+  const bool whole_sums = problem_.epilogue != Epilogue::kStore || problem_.output == Dtype::kFp8;
+  const std::int64_t most_splits = whole_sums ? 1 : design_->split_k;
   double best = -1.0;
   for (const GemmTile& t : design_->tiles) {
     if (most_tokens_ < t.min_tokens || most_tokens_ > t.max_tokens) continue;
@@ -194,7 +232,7 @@ void GemmKernel::choose(const tile::CoreRates& chip) {
         tiles == 0 ? 1
                    : std::clamp<std::int64_t>(
                          2 * cores / tiles, 1,
-                         std::min(design_->split_k,
+                         std::min(most_splits,
                                   std::max<std::int64_t>(1, problem_.k / design_->split_depth)));
     for (std::int64_t s = 1; s <= most; s = s < 4 ? s + 1 : s + s / 2) {
       const double depth = static_cast<double>(problem_.k) / static_cast<double>(s);
@@ -321,6 +359,7 @@ void GemmKernel::item(Machine& m, std::int64_t index) const {
   const GemmProblem& p = problem_;
   const GemmTile& shape = *tile_;
   const Place at = place(index);
+  if (p.fault == GemmFault::kTailLeftOut && at.tokens < shape.tokens) return;
   const std::int64_t rows = std::min(rows_, p.n - at.row);
   const std::int64_t columns = shape.tokens;
   const bool swiglu = p.epilogue == Epilogue::kSwiglu;
@@ -494,7 +533,7 @@ void GemmKernel::item(Machine& m, std::int64_t index) const {
   };
   if (promote_) m.vector(VectorKind::kFill, sum(0, tile_block), {});
   const std::int64_t iterations = last_k - first_k;
-  const std::int64_t ahead = stages_ - 1;
+  const std::int64_t ahead = p.fault == GemmFault::kSlotEarly ? stages_ : stages_ - 1;
   if (widen_) {
     // Packed weights wait in the vector units' memory, tokens where the matrix unit reads them.
     m.pipeline(iterations, {Phase{ahead, load_tokens}, Phase{kWidenSlots - 1, load_weights},
@@ -550,13 +589,14 @@ void SplitReduceKernel::item(Machine& m, std::int64_t index) const {
   const Buffer sum = m.buffer(
       {.name = "sum", .local = Local::kVector, .dtype = Dtype::kFp32, .rows = 1, .cols = n_});
   m.vector(VectorKind::kFill, sum(), {});
-  m.pipeline(splits_, {Phase{1,
-                             [&](std::int64_t s) {
-                               m.load(in(s), parts, {s * tokens_ + index, 1, 0, n_});
-                             }},
-                       Phase{0, [&](std::int64_t s) {
-                               m.vector(VectorKind::kAdd, sum(), {sum(), in(s)});
-                             }}});
+  m.pipeline(fault_ == GemmFault::kPartsNotAdded ? 1 : splits_,
+             {Phase{1,
+                    [&](std::int64_t s) {
+                      m.load(in(s), parts, {s * tokens_ + index, 1, 0, n_});
+                    }},
+              Phase{0, [&](std::int64_t s) {
+                      m.vector(VectorKind::kAdd, sum(), {sum(), in(s)});
+                    }}});
   m.store(out, {index, 1, 0, n_}, sum());
 }
 

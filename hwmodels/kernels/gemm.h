@@ -2,9 +2,11 @@
 // scaled), MXFP4 x FP8 and MXFP4 x MXFP4, with the activation of expert layers in the epilogue.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "hwmodels/tile/core_rates.h"
@@ -43,6 +45,17 @@ struct GemmTile {
   double one_wave = 0.0;
 };
 
+// What is multiplied: activations and weights with their scales.
+enum class GemmFormat : std::uint8_t {
+  kBf16,
+  kFp8,       // one scale per tensor
+  kFp8Block,  // 1 x 128 scales of activations, 128 x 128 of weights
+  kFp4Fp8,    // MXFP4 weights, block-scaled FP8 activations
+  kFp4,       // MXFP4 both
+};
+inline constexpr std::array<std::string_view, 5> kGemmFormatNames = {"bf16", "fp8", "fp8_block",
+                                                                     "fp4_fp8", "fp4"};
+
 // In what order tiles are dealt, which decides what concurrent ones share in the cache.
 enum class Raster : std::uint8_t { kGrouped, kLinear };
 
@@ -59,6 +72,7 @@ struct GemmDesign {
   bool padded_loads = false;  // token tiles are read whole, whatever of them is there
   ScalePath scales = ScalePath::kUnit;
   Raster raster = Raster::kGrouped;
+  std::vector<std::string> formats{};  // that the library offers (kGemmFormatNames); empty: all
 };
 void describe(base::ConfigVisitor& v, GemmDesign& design);
 
@@ -66,6 +80,15 @@ void describe(base::ConfigVisitor& v, GemmDesign& design);
 struct GroupRun {
   std::int64_t rows = 0;
   std::int64_t count = 1;
+};
+
+// Mistakes made on purpose, for tests of the verifier.
+enum class GemmFault : std::uint8_t {
+  kNone,
+  kSlotEarly,      // operands are loaded into a slot one iteration before it was read
+  kScaleFloor,     // the output's block scales are rounded down instead of up
+  kTailLeftOut,    // the last tokens of a group, fewer than a tile, are not computed
+  kPartsNotAdded,  // of a split product only the first part reaches the output
 };
 
 // Tokens of each group times its weights [n, k]. The tokens of all groups are stored one after
@@ -82,9 +105,13 @@ struct GemmProblem {
   std::int64_t fp4_block = 32;
   double fp4_scale_bytes = 1.0;  // per block
   Epilogue epilogue = Epilogue::kStore;
-  double swiglu_limit = 0.0;         // clamp of gate and up; 0: none
-  bool activations_in_cache = true;  // left there by the kernel before
+  double swiglu_limit = 0.0;           // clamp of gate and up; 0: none
+  bool activations_in_cache = true;    // left there by the kernel before
+  GemmFault fault = GemmFault::kNone;  // a mistake made on purpose, for tests of the verifier
 };
+
+// A problem with its formats set; its shape is left to fill in.
+GemmProblem problem_of(GemmFormat format);
 
 class GemmKernel final : public tile::Kernel {
  public:
@@ -139,8 +166,8 @@ class GemmKernel final : public tile::Kernel {
 class SplitReduceKernel final : public tile::Kernel {
  public:
   SplitReduceKernel(std::int64_t splits, std::int64_t tokens, std::int64_t n,
-                    workloads::Dtype output)
-      : splits_(splits), tokens_(tokens), n_(n), output_(output) {}
+                    workloads::Dtype output, GemmFault fault = GemmFault::kNone)
+      : splits_(splits), tokens_(tokens), n_(n), output_(output), fault_(fault) {}
   [[nodiscard]] std::string_view name() const override { return "split_reduce"; }
   [[nodiscard]] tile::Launch launch() const override;
   void classes(tile::FunctionRef<void(const tile::WorkClass&)> visit) const override;
@@ -149,6 +176,7 @@ class SplitReduceKernel final : public tile::Kernel {
  private:
   std::int64_t splits_, tokens_, n_;
   workloads::Dtype output_;
+  GemmFault fault_;
 };
 
 }  // namespace foretoken::hwmodels::kernels

@@ -10,6 +10,7 @@ void Comparison::add(std::span<const float> got, std::span<const double> want) {
   double norm = 0.0;
   double error = 0.0;
   double largest = 0.0;
+  output.insert(output.end(), got.begin(), got.end());
   if (got.size() != want.size()) {
     max_relative = rms_relative = std::numeric_limits<double>::infinity();
     return;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace foretoken::hwmodels::value {
 
@@ -13,7 +14,8 @@ struct Comparison {
   double rms_relative = 0.0;  // root mean square difference over the same
   double recall = 1.0;  // share of the right selection that was selected; 1 where none is made
   std::int64_t elements = 0;
-  std::string hazard{};  // what the value interpreter refused, empty when it ran
+  std::string hazard{};         // what the value interpreter refused, empty when it ran
+  std::vector<float> output{};  // what was compared, in order: to compare two designs by
 
   // Counts the differences of another output in; both are of one program.
   void add(std::span<const float> got, std::span<const double> want);
