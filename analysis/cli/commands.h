@@ -116,6 +116,36 @@ struct CalibrateOptions {
 };
 base::ExitCode calibrate(const Context& context, const CalibrateOptions& options);
 
+// Tile programs (analysis/kernels/).
+base::ExitCode kernel_list(const Context& context);
+
+struct KernelRunOptions {
+  std::string design;  // a name in configs/designs, or a file
+  std::string chip;
+  std::string shape_name;          // empty = the design's first on that chip
+  std::vector<std::string> shape;  // key=value, changing it
+  bool simulate = false;
+  bool steps = false;
+  std::string timeline;  // file for Chrome trace JSON; empty = none
+};
+base::ExitCode kernel_run(const Context& context, const KernelRunOptions& options);
+
+struct KernelVerifyOptions {
+  std::vector<std::string> designs;  // empty = all of configs/designs
+  std::string chip;                  // empty = one of each family
+  std::string pair;                  // a design to compare the only one with; empty = none
+};
+base::ExitCode kernel_verify(const Context& context, const KernelVerifyOptions& options);
+
+struct KernelCheckOptions {
+  std::vector<std::string> designs;  // folders, files or names
+  std::string baseline;
+  double tolerance = 0.02;
+  bool update = false;
+  std::vector<std::string> chips;  // empty = all of the designs' families
+};
+base::ExitCode kernel_check(const Context& context, const KernelCheckOptions& options);
+
 // Writes the JSON Schemas of all configuration files into `folder`.
 base::ExitCode schema(const Context& context, const std::string& folder);
 

@@ -348,6 +348,86 @@ std::string calibrate_command(const cli::CalibrateOptions& o) {
   return out;
 }
 
+// "2%" or "0.02"
+double tolerance_value(const std::string& text) {
+  const bool percent = text.ends_with('%');
+  double value = 0.0;
+  try {
+    value = foretoken::base::parse_quantity(percent ? text.substr(0, text.size() - 1) : text,
+                                            foretoken::base::UnitKind::kNumber);
+  } catch (const std::invalid_argument& error) {
+    throw UsageError(std::string("--tolerance: ") + error.what());
+  }
+  if (percent) value /= 100.0;
+  if (!(value >= 0.0 && value <= 10.0)) {
+    throw UsageError("--tolerance: " + text + " is not between 0 and 1000%");
+  }
+  return value;
+}
+
+struct KernelText {
+  cli::KernelRunOptions run;
+  cli::KernelVerifyOptions verify;
+  cli::KernelCheckOptions check;
+  std::string evaluator = "estimate";
+  std::string tolerance = "2%";
+};
+
+void add_kernel_commands(CLI::App& app, KernelText& text,
+                         std::function<ExitCode(const cli::Context&)>& action) {
+  CLI::App* kernel = app.add_subcommand("kernel", "tile programs: time, verify and gate designs");
+  kernel->require_subcommand(1);
+  kernel->fallthrough();
+  kernel->add_subcommand("list", "the designs that are there")->callback([&action] {
+    action = [](const cli::Context& context) { return cli::kernel_list(context); };
+  });
+
+  CLI::App* run = kernel->add_subcommand("run", "times one design on one chip");
+  run->add_option("design", text.run.design, "a name in configs/designs, or a file")->required();
+  run->add_option("--chip", text.run.chip, "a name in configs/chips")->required();
+  run->add_option("--case", text.run.shape_name,
+                  "one of the design's real shapes; default the first");
+  run->add_option("--shape", text.run.shape, "key=value[,...], such as m=64,format=bf16")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  run->add_option("--evaluator", text.evaluator, "estimate (closed form) or simulate (SystemC)")
+      ->check(CLI::IsMember({"estimate", "simulate"}));
+  run->add_option("--timeline", text.run.timeline, "file for the simulated steps, for Perfetto");
+  run->add_flag("--show-steps", text.run.steps, "every step of the recorded programs");
+  run->callback([&text, &action] {
+    action = [&text](const cli::Context& context) {
+      text.run.simulate = text.evaluator == "simulate";
+      return cli::kernel_run(context, text.run);
+    };
+  });
+
+  CLI::App* verify = kernel->add_subcommand("verify", "runs designs on real numbers");
+  verify->add_option("designs", text.verify.designs, "names or files; default all");
+  verify->add_option("--chip", text.verify.chip, "default one of each family");
+  verify->add_option("--pair", text.verify.pair, "a second design to compare with, bit by bit");
+  verify->callback([&text, &action] {
+    action = [&text](const cli::Context& context) {
+      return cli::kernel_verify(context, text.verify);
+    };
+  });
+
+  CLI::App* check =
+      kernel->add_subcommand("check", "verifies and times designs, against a baseline");
+  check->add_option("designs", text.check.designs, "a folder, files or names")->required();
+  check->add_option("--baseline", text.check.baseline, "JSON file of earlier times")->required();
+  check->add_option("--tolerance", text.tolerance, "how much slower is allowed; default 2%");
+  check->add_flag("--update", text.check.update, "rewrite the baseline");
+  check->add_option("--chip", text.check.chips, "these chips alone")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  check->callback([&text, &action] {
+    action = [&text](const cli::Context& context) {
+      text.check.tolerance = tolerance_value(text.tolerance);
+      return cli::kernel_check(context, text.check);
+    };
+  });
+}
+
 ExitCode dispatch(int argc, char** argv) {
   CLI::App app{"What serving DeepSeek models costs, on hardware one may not own"};
   app.name("foretoken");
@@ -469,12 +549,15 @@ ExitCode dispatch(int argc, char** argv) {
     };
   });
 
+  KernelText kernel;
+  add_kernel_commands(app, kernel, action);
+
   std::string what;
   CLI::App* list_app = app.add_subcommand("list", "what is there");
   list_app->add_option("what", what, "models, chips, systems, scenarios, precision, stacks")
       ->required()
       ->check(CLI::IsMember({"models", "chips", "systems", "scenarios", "precision", "stacks",
-                             "calibration", "prices", "specdec"}));
+                             "calibration", "prices", "specdec", "designs"}));
   list_app->callback(
       [&] { action = [&](const cli::Context& context) { return cli::list(context, what); }; });
 

@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
 #include <ostream>
+#include <utility>
+#include <variant>
 
 #include "analysis/cli/commands.h"
 #include "analysis/context_sweep.h"
@@ -9,6 +11,7 @@
 #include "analysis/reports/sweep_json.h"
 #include "analysis/sources.h"
 #include "analysis/validation/error_table.h"
+#include "hwmodels/designs.h"
 #include "sim/base/config_print.h"
 #include "sim/base/config_schema.h"
 #include "sim/base/output.h"
@@ -74,6 +77,31 @@ base::ExitCode list(const Context& context, const std::string& what) {
   return base::ExitCode::kOk;
 }
 
+namespace {
+
+template <std::size_t kIndex>
+hwmodels::DesignFile design_of() {
+  hwmodels::DesignFile file;
+  if (file.design.index() != kIndex) file.design.emplace<kIndex>();
+  return file;
+}
+
+// One schema per kernel: a design file's schedule depends on it.
+template <std::size_t... kKernel>
+void add_design_schemas(base::OutputSet& files, std::index_sequence<kKernel...>) {
+  const auto add = [&]<std::size_t kIndex>(std::integral_constant<std::size_t, kIndex>) {
+    const std::string kernel(design_of<kIndex>().kernel());
+    files.add(fmt::format("design-{}.schema.json", kernel),
+              base::write_schema(fmt::format("Design of {}", kernel), [](base::ConfigVisitor& v) {
+                hwmodels::DesignFile file = design_of<kIndex>();
+                describe(v, file);
+              }));
+  };
+  (add(std::integral_constant<std::size_t, kKernel>{}), ...);
+}
+
+}  // namespace
+
 base::ExitCode schema(const Context& context, const std::string& folder) {
   base::OutputSet files(folder);
   files.add("chip.schema.json", base::schema_of<hwmodels::ChipSpec>("Chip"));
@@ -88,6 +116,9 @@ base::ExitCode schema(const Context& context, const std::string& folder) {
   files.add("list-prices.schema.json", base::schema_of<ListPrices>("List prices"));
   files.add("specdec.schema.json", base::schema_of<AcceptanceTable>("Acceptance lengths"));
   files.add("sources.schema.json", base::schema_of<Sources>("Sources"));
+  add_design_schemas(
+      files,
+      std::make_index_sequence<std::variant_size_v<decltype(hwmodels::DesignFile::design)>>());
   files.commit();
   context.err << "wrote " << folder << "\n";
   return base::ExitCode::kOk;
