@@ -20,7 +20,7 @@
 
 namespace foretoken::analysis::kernels {
 
-// A product to be timed: `groups` times [m, k] x [n, k].
+// A product: `groups` times [m, k] x [n, k].
 struct GemmShape {
   hwmodels::kernels::GemmFormat format = hwmodels::kernels::GemmFormat::kBf16;
   std::int64_t m = 1;  // tokens of a group
@@ -31,8 +31,87 @@ struct GemmShape {
 };
 void describe(base::ConfigVisitor& v, GemmShape& shape);
 
-// One alternative per kernel, in the order of DesignFile::design.
-using Shape = std::variant<GemmShape>;
+// Sequences that all stand at `context`, the last `queries` tokens of which are new.
+struct SequencesShape {
+  std::int64_t sequences = 1;
+  std::int64_t context = 1;
+  std::int64_t queries = 1;
+};
+
+// One layer's attention.
+struct AttentionShape {
+  SequencesShape batch;
+  std::int64_t heads = 128;
+  std::int64_t window = 128;
+  std::int64_t ratio = 4;        // tokens of a compressed entry
+  std::int64_t selected = 1024;  // of the compressed entries; 0: all
+};
+void describe(base::ConfigVisitor& v, AttentionShape& shape);
+
+// A chain of one of V4's layers over `rows` tokens.
+enum class Chain : std::uint8_t {
+  kNorm,
+  kResidualNorm,
+  kQuantise,
+  kQuery,
+  kOutput,
+  kEntry,
+  kIndexQuery,
+  kIndexKey,
+  kSwiglu,
+  kEmbedding
+};
+inline constexpr std::array<std::string_view, 10> kChainNames = {
+    "norm",  "residual_norm", "quantise",  "query",  "output",
+    "entry", "index_query",   "index_key", "swiglu", "embedding"};
+struct RowShape {
+  Chain chain = Chain::kNorm;
+  std::int64_t rows = 1;
+  std::int64_t heads = 1;  // of query, output and index_query
+  std::int64_t width = 128;
+};
+void describe(base::ConfigVisitor& v, RowShape& shape);
+
+enum class HyperPhase : std::uint8_t { kPre, kPost };
+inline constexpr std::array<std::string_view, 2> kHyperPhaseNames = {"pre", "post"};
+struct HyperShape {
+  HyperPhase phase = HyperPhase::kPre;
+  std::int64_t tokens = 1;
+  std::int64_t streams = 4;
+  std::int64_t hidden = 7168;
+};
+void describe(base::ConfigVisitor& v, HyperShape& shape);
+
+// Rows to their experts and back.
+struct ExpertRowsShape {
+  std::int64_t tokens = 1;
+  std::int64_t choices = 6;
+  std::int64_t experts = 384;
+  std::int64_t hidden = 7168;
+};
+void describe(base::ConfigVisitor& v, ExpertRowsShape& shape);
+
+enum class IndexFormat : std::uint8_t { kBf16, kFp8, kFp4 };
+inline constexpr std::array<std::string_view, 3> kIndexFormatNames = {"bf16", "fp8", "fp4"};
+struct IndexShape {
+  IndexFormat format = IndexFormat::kBf16;
+  SequencesShape batch;
+  std::int64_t heads = 64;
+  std::int64_t width = 128;
+  std::int64_t ratio = 4;
+};
+void describe(base::ConfigVisitor& v, IndexShape& shape);
+
+struct TopKShape {
+  SequencesShape batch;
+  std::int64_t ratio = 4;
+  std::int64_t k = 1024;
+};
+void describe(base::ConfigVisitor& v, TopKShape& shape);
+
+// One alternative per kernel.
+using Shape = std::variant<GemmShape, AttentionShape, RowShape, HyperShape, ExpertRowsShape,
+                           IndexShape, TopKShape>;
 
 // A real shape with a name.
 struct TimingCase {

@@ -25,6 +25,7 @@ Key key_of(const GateEntry& e) { return {e.design, e.chip, e.name}; }
 constexpr std::int64_t kVersion = 1;
 // The baseline's rounding moves a time by less than this share.
 constexpr double kSameShare = 1e-4;
+constexpr double kLeastPart = 5e-5;  // us; less is written as nothing
 // Parts below this share of a change are not worth naming.
 constexpr double kMovedShare = 0.1;
 
@@ -36,8 +37,8 @@ void describe_entry(base::ConfigVisitor& v, GateEntry& e) {
   v.real({"latency_us", "launch included"}, e.latency_us, base::UnitKind::kNumber, {});
   base::group(v, {"parts_us", "where the time went"}, [&] {
     for (std::size_t i = 0; i < e.parts_us.size(); ++i) {
-      v.real({tile::kPartNames[i], "microseconds"}, e.parts_us[i], base::UnitKind::kNumber,
-             base::kNonNegative);
+      v.real({tile::kPartNames[i], "microseconds; 0 where absent", base::Need::kOptional},
+             e.parts_us[i], base::UnitKind::kNumber, base::kNonNegative);
     }
   });
 }
@@ -78,9 +79,11 @@ std::string baseline_text(Baseline b) {
         " \"latency_us\": {:.4f}, \"parts_us\": {{",
         comma, base::quote_json(e.design), base::quote_json(e.chip), base::quote_json(e.name),
         base::quote_json(e.shape), e.latency_us);
+    const char* part_comma = "";
     for (std::size_t i = 0; i < e.parts_us.size(); ++i) {
-      out += fmt::format("{}\"{}\": {:.4f}", i > 0 ? ", " : "", tile::kPartNames[i],
-                         std::abs(e.parts_us[i]));
+      if (e.parts_us[i] < kLeastPart) continue;
+      out += fmt::format("{}\"{}\": {:.4f}", part_comma, tile::kPartNames[i], e.parts_us[i]);
+      part_comma = ", ";
     }
     out += "}}";
     comma = ",\n";
