@@ -10,6 +10,7 @@
 
 #include "hwmodels/tile/evaluate.h"
 #include "hwmodels/tile/recorder.h"
+#include "hwmodels/tile/vector_cost.h"
 #include "hwmodels/value/verify_hyper.h"
 #include "sim/base/error.h"
 #include "tests/hwmodels/fixtures.h"
@@ -196,7 +197,10 @@ TEST(HyperPreKernel, SinkhornIsAChainOfSteps) {
   };
   // Ten iterations of a row and a column step, each a sum, an addition and a division that wait for
   // one another; as long for a core's four tokens as for one.
-  const double ten = 10.0 * 2.0 * 5.0 * chip.vector_latency;
+  const double chain = tile::vector_cost(tile::VectorKind::kGroupSum).chain +
+                       tile::vector_cost(tile::VectorKind::kAdd).chain +
+                       tile::vector_cost(tile::VectorKind::kGroupDiv).chain;
+  const double ten = 10.0 * 2.0 * chain * chip.vector_latency;
   EXPECT_NEAR(finish(1, 20) - finish(1, 10), ten, 0.01 * ten);
   EXPECT_NEAR(finish(512, 20) - finish(512, 10), ten, 0.01 * ten);
 }
