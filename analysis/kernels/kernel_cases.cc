@@ -6,9 +6,11 @@
 #include <array>
 
 #include "hwmodels/value/verify_attention.h"
+#include "hwmodels/value/verify_compressor.h"
 #include "hwmodels/value/verify_gemm.h"
 #include "hwmodels/value/verify_hyper.h"
 #include "hwmodels/value/verify_index_logits.h"
+#include "hwmodels/value/verify_route.h"
 #include "hwmodels/value/verify_row.h"
 #include "hwmodels/value/verify_top_k.h"
 #include "sim/base/config_print.h"
@@ -620,6 +622,109 @@ std::vector<VerifyCase> verify_cases_of(const k::TopKDesign& design, const CoreR
                .ratio = 1,
                .k = 1024,
                .pattern = ScorePattern::kAscending});
+  return cases;
+}
+
+}  // namespace
+
+// ---- compressor ---------------------------------------------------------------------------------
+
+void describe(base::ConfigVisitor& v, CompressorShape& s) {
+  using base::Need;
+  describe_batch(v, s.batch);
+  v.integer({"ratio", "tokens of a block", Need::kOptional}, s.ratio, {.min = 1, .max = 1024});
+  v.integer({"width", "channels of an entry", Need::kOptional}, s.width, {.min = 128, .max = 4096});
+  v.check(s.width % 128 == 0, "width", "entries are multiples of 128 channels");
+}
+
+namespace {
+
+CompressorShape shape_type(const k::CompressorDesign&) { return {}; }
+double work_of(const CompressorShape& s) {
+  return static_cast<double>(s.batch.sequences * s.batch.queries) * static_cast<double>(s.width) *
+         64.0;
+}
+
+// Blocks that a core pools several of are CSA's, of four tokens; the others HCA's.
+std::int64_t block_of(const k::CompressorDesign& design) { return design.blocks > 1 ? 4 : 128; }
+
+std::vector<TimingCase> timing_cases_of(const k::CompressorDesign& design, const CoreRates&) {
+  const std::int64_t ratio = block_of(design);
+  return {{"decode", CompressorShape{.batch = kDecode, .ratio = ratio}},
+          {"prefill", CompressorShape{.batch = kPrefill, .ratio = ratio}}};
+}
+
+void launches_of(const k::CompressorDesign& design, const CompressorShape& s, const CoreRates& chip,
+                 LaunchVisitor visit) {
+  const k::SequenceGroup group = group_of(s.batch);
+  k::CompressorProblem p;
+  p.sequences = {&group, 1};
+  p.ratio = s.ratio;
+  p.width = s.width;
+  p.overlap = s.ratio <= 4;
+  visit(k::CompressorKernel(p, design, chip), "");
+}
+
+std::vector<VerifyCase> verify_cases_of(const k::CompressorDesign& design, const CoreRates& chip) {
+  std::vector<VerifyCase> cases;
+  const std::int64_t ratio = block_of(design);
+  for (const auto& [name, entry] : {std::pair{"keys", k::CompressedFormat::kFp8Rope},
+                                    {"index_fp4", k::CompressedFormat::kFp4},
+                                    {"index_fp8", k::CompressedFormat::kFp8}}) {
+    const value::CompressorCase c{
+        .sequences = {{.count = 2, .history = ratio + 1, .queries = 2 * ratio + 3}},
+        .ratio = ratio,
+        .overlap = ratio <= 4,
+        .entry = entry};
+    cases.push_back(
+        {.name = name, .tolerance = value::compressor_tolerance(entry), .run = [&design, &chip, c] {
+           return value::verify_compressor(design, chip, c);
+         }});
+  }
+  return cases;
+}
+
+}  // namespace
+
+// ---- route --------------------------------------------------------------------------------------
+
+void describe(base::ConfigVisitor& v, RouteShape& s) {
+  using base::Need;
+  v.integer({"tokens", "of this device", Need::kOptional}, s.tokens, {.min = 1, .max = 1 << 24});
+  v.integer({"experts", "to choose from", Need::kOptional}, s.experts, {.min = 1, .max = 4096});
+  v.integer({"choices", "experts of a token", Need::kOptional}, s.choices, {.min = 1, .max = 64});
+  v.check(s.choices <= s.experts, "choices", "more choices than experts");
+}
+
+namespace {
+
+RouteShape shape_type(const k::RouteDesign&) { return {}; }
+double work_of(const RouteShape& s) {
+  return static_cast<double>(s.tokens * s.experts) * static_cast<double>(s.choices) * 8.0;
+}
+
+std::vector<TimingCase> timing_cases_of(const k::RouteDesign&, const CoreRates&) {
+  return {{"decode", RouteShape{.tokens = 64}}, {"prefill", RouteShape{.tokens = 8192}}};
+}
+
+void launches_of(const k::RouteDesign& design, const RouteShape& s, const CoreRates& chip,
+                 LaunchVisitor visit) {
+  k::RouteProblem p;
+  p.tokens = s.tokens;
+  p.router.experts = s.experts;
+  p.router.topk = s.choices;
+  visit(k::RouteKernel(p, design, chip), "");
+}
+
+std::vector<VerifyCase> verify_cases_of(const k::RouteDesign& design, const CoreRates& chip) {
+  std::vector<VerifyCase> cases;
+  for (const std::int64_t vocab : {0, 100}) {
+    const value::RouteCase c{.vocab = vocab};
+    cases.push_back({.name = vocab > 0 ? "hashed" : "scored",
+                     .tolerance = value::route_tolerance(),
+                     .selection = true,
+                     .run = [&design, &chip, c] { return value::verify_route(design, chip, c); }});
+  }
   return cases;
 }
 

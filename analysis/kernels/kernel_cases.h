@@ -109,9 +109,23 @@ struct TopKShape {
 };
 void describe(base::ConfigVisitor& v, TopKShape& shape);
 
+struct CompressorShape {
+  SequencesShape batch;
+  std::int64_t ratio = 4;
+  std::int64_t width = 512;
+};
+void describe(base::ConfigVisitor& v, CompressorShape& shape);
+
+struct RouteShape {
+  std::int64_t tokens = 64;
+  std::int64_t experts = 384;
+  std::int64_t choices = 6;
+};
+void describe(base::ConfigVisitor& v, RouteShape& shape);
+
 // One alternative per kernel.
 using Shape = std::variant<GemmShape, AttentionShape, RowShape, HyperShape, ExpertRowsShape,
-                           IndexShape, TopKShape>;
+                           IndexShape, TopKShape, CompressorShape, RouteShape>;
 
 // A real shape with a name.
 struct TimingCase {
