@@ -194,16 +194,17 @@ Prediction KernelPredictor::time_of(const Other&) {
   throw UnsupportedError("not a kernel");
 }
 
-const KernelPredictor::Chip& KernelPredictor::chip(const Origin& origin) {
+const KernelPredictor::Chip& KernelPredictor::chip(const Origin& origin, bool paged) {
   const std::string& name = origin.system;
   const hwmodels::Stack& on = stack(origin);
-  std::unique_ptr<Chip>& known = chips_[name + " " + on.name];
+  std::unique_ptr<Chip>& known = chips_[name + " " + on.name + (paged ? " paged" : "")];
   if (known == nullptr) {
     auto loaded = std::make_unique<Chip>();
     loaded->hardware = hwmodels::load_chip(name, configs_);
     hwmodels::apply(on, loaded->hardware, configs_);
     const auto given = calibrations_.find(name);
     if (given != calibrations_.end()) loaded->hardware.calibration = given->second;
+    if (paged) loaded->hardware.kernels.prefill_index = loaded->hardware.kernels.decode_index;
     loaded->derive();
     known = std::move(loaded);
   }
@@ -445,7 +446,7 @@ Prediction KernelPredictor::time_of(const IndexLogitsCase& c) {
                                   f.compute,
                                   c.sequences,
                                   c.ratio};
-  return kernels(chip(c.origin), {&op, 1}, 1.0);
+  return kernels(chip(c.origin, true), {&op, 1}, 1.0);
 }
 
 Prediction KernelPredictor::time_of(const TopKCase& c) {

@@ -50,7 +50,8 @@ class KernelPredictor : public TunablePredictor {
   Prediction time_of(const Other& c);
 
   // The chip with the designs of the case's software stack.
-  const Chip& chip(const Origin& origin);
+  // `paged`: scores of prompts are taken by the kernel of decoding, which reads keys by pages.
+  const Chip& chip(const Origin& origin, bool paged = false);
   [[nodiscard]] const hwmodels::Stack& stack(const Origin& origin) const;
   const workloads::ModelSpec& model(const std::string& name);
   // Of kernels one after another, each made of one operator, `times` over.

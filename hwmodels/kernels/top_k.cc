@@ -23,6 +23,9 @@ using workloads::Dtype;
 
 namespace {
 
+// Scores by which rows that are ranked differ in size.
+constexpr std::int64_t kRankedStep = 128;
+
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // Share of the cache in which scores are still found by the next kernel.
@@ -141,10 +144,14 @@ void TopKKernel::classes(tile::FunctionRef<void(const tile::WorkClass&)> visit) 
   for (const SequenceGroup& g : problem_.sequences) {
     if (g.empty()) continue;
     const std::int64_t n = parts(g);
-    // Rows that are taken whole are of size one.
+    // Rows that are taken whole are of size one; of ranked rows, which cost their length squared,
+    // sizes are finer.
+    const std::int64_t ranked = ceil_div(design_->rank_up_to, kRankedStep);
     const auto size = [&](std::int64_t query) {
       const std::int64_t all = seen(g, query);
-      return all <= problem_.k ? 1 : 1 + ceil_div(all, design_->tile);
+      if (all <= problem_.k) return std::int64_t{1};
+      if (all <= design_->rank_up_to) return 1 + ceil_div(all, kRankedStep);
+      return 1 + ranked + ceil_div(all, design_->tile);
     };
     runs_alike(g.queries, size, [&](std::int64_t low, std::int64_t count) {
       const std::int64_t query = low + count / 2;
