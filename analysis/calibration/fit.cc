@@ -103,6 +103,12 @@ std::map<std::string, base::Ranged> Fit::values() const {
   return out;
 }
 
+std::map<std::string, base::Ranged> Fit::values_for_others() const {
+  std::map<std::string, base::Ranged> out = values();
+  for (const auto& [name, value] : kept) out[name] = {value, value, value};
+  return out;
+}
+
 v::Calibrations load_calibrations(const std::vector<std::string>& chips,
                                   const std::filesystem::path& configs) {
   v::Calibrations out;
@@ -368,13 +374,13 @@ class Search {
       }
       if (least > most) break;
       const auto at = static_cast<std::ptrdiff_t>(cheapest);
-      fit_.kept.push_back(fit_.constants[cheapest].constant.name);
+      const Constant& gone = fit_.constants[cheapest].constant;
+      fit_.kept[gone.name] = gone.value.value;
       fit_.constants.erase(fit_.constants.begin() + at);
       best_.logs.erase(best_.logs.begin() + at);
       best_.loss = least;
       any = true;
     }
-    std::sort(fit_.kept.begin(), fit_.kept.end());
     if (any) run();
   }
 

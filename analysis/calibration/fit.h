@@ -74,13 +74,16 @@ struct Fit {
   std::vector<std::string> chips;
   std::vector<FittedConstant> constants;
   std::vector<std::string> idle;  // asked for, but no row depends on them: left as they were
-  std::vector<std::string> kept;  // not settled by the rows: left as they were
+  // Not settled by the rows, so left as they were; the value is the chips' geometric mean.
+  std::map<std::string, double> kept;
   std::size_t rows = 0;
   double loss_before = 0.0;
   double loss_after = 0.0;
   std::size_t evaluations = 0;  // of all rows
 
   [[nodiscard]] std::map<std::string, base::Ranged> values() const;
+  // For a chip that was not fitted: the values, and what the fitted chips have of the kept ones.
+  [[nodiscard]] std::map<std::string, base::Ranged> values_for_others() const;
 };
 
 // The present calibration of each chip.

@@ -49,7 +49,9 @@ std::string loss_line(const Fit& fit) {
 std::string left_line(const Fit& fit) {
   std::string out;
   if (!fit.kept.empty()) {
-    out = "left as they were, as the rows do not settle them: " + names(fit.kept) + "\n";
+    std::vector<std::string> kept;
+    for (const auto& [name, value] : fit.kept) kept.push_back(name);
+    out = "left as they were, as the rows do not settle them: " + names(kept) + "\n";
   }
   if (!fit.idle.empty()) {
     out += "left as they were, as no row depends on them: " + names(fit.idle) + "\n";
@@ -246,10 +248,12 @@ Table residual_table(const std::vector<ClassResiduals>& classes) {
 std::string to_text(const Calibrated& c) {
   std::string out = analysis::to_text(constant_table(c.fit)) + "\n";
   out += loss_line(c.fit) + left_line(c.fit);
-  out += fmt::format(
-      "\nrows fitted to ({}): they say how well the constants fit, not how good a "
-      "prediction is\n",
-      names(c.fit.chips));
+  out += fmt::format("\nrows {} ({}): {}\n",
+                     c.fit.constants.empty() ? "predicted with the present constants" : "fitted to",
+                     names(c.fit.chips),
+                     c.fit.constants.empty()
+                         ? "this run fitted nothing"
+                         : "they say how well the constants fit, not how good a prediction is");
   out += analysis::to_text(residual_table(c.fitted));
   if (c.held_out) {
     out += fmt::format("\nrows left out ({}): nothing was fitted to them\n", c.held_out->chip);
@@ -269,7 +273,8 @@ std::string to_text(const Calibrated& c) {
 
 std::string to_json(const Calibrated& c) {
   Json all{{"command", c.from.command}, {"data", c.from.data}, {"fit", fit_json(c.fit)}};
-  all["residuals"] = residuals_json("fitted", c.fit.chips, c.fitted);
+  all["residuals"] =
+      residuals_json(c.fit.constants.empty() ? "present" : "fitted", c.fit.chips, c.fitted);
   if (c.held_out) {
     for (Json& row : residuals_json("held_out", {c.held_out->chip}, c.held_out->classes)) {
       all["residuals"].push_back(std::move(row));
@@ -283,14 +288,12 @@ std::string transfer_markdown(const Transfer& t, const Provenance& from) {
   std::string out = "# From chip to chip: predictions of chips left out of the fit\n\nMade with `" +
                     from.command + "`.\n";
   out += wrapped(
-      "Errors are predicted / measured - 1 on the fastest stack of each case. One set of constants "
-      "is "
-      "fitted to the rows of some chips and then predicts a chip whose rows it never saw; the chip "
-      "keeps its datasheet facts, and its own file's values of constants that are not fitted. Only "
-      "the "
+      "Errors are predicted / measured - 1 on the fastest stack of each case. One set of "
+      "constants is fitted to the rows of some chips and then predicts a chip whose rows it never "
+      "saw, with that chip's datasheet facts. Constants that the rows do not settle are those the "
+      "fitted chips had; what none of their rows depends on is named under the table. Only the "
       "tables of left-out chips say how good predictions are. The fit minimises the mean over "
-      "classes "
-      "of Huber's function of log(predicted / measured).",
+      "classes of Huber's function of log(predicted / measured).",
       "", 130);
   out += "\n## Errors on left-out chips\n";
   for (const HeldOut& h : t.held_out) {

@@ -23,12 +23,12 @@ std::vector<Row> rows_on(std::span<const Row> rows, const std::vector<std::strin
   return out;
 }
 
-std::vector<double> residuals_with(const Fit& fit, std::span<const Row> rows,
-                                   const std::vector<std::string>& chips,
+std::vector<double> residuals_with(const std::map<std::string, base::Ranged>& values,
+                                   std::span<const Row> rows, const std::vector<std::string>& chips,
                                    const v::Calibrations& start, v::TunablePredictor& predictor) {
   for (const std::string& chip : chips) {
     hwmodels::Calibration c = start.at(chip);
-    set_constants(c, fit.values());
+    set_constants(c, values);
     predictor.calibrate(chip, c);
   }
   std::vector<double> residuals = residuals_of(rows, predictor);
@@ -131,7 +131,12 @@ std::vector<ClassResiduals> apply(const Fit& fit, std::span<const Row> rows,
                                   const std::vector<std::string>& chips,
                                   const v::Calibrations& start, v::TunablePredictor& predictor) {
   const std::vector<Row> mine = rows_on(rows, chips);
-  return by_class(mine, residuals_with(fit, mine, chips, start, predictor));
+  // The chips it was fitted on keep their own values of the others.
+  const bool own = std::all_of(chips.begin(), chips.end(), [&](const std::string& c) {
+    return std::find(fit.chips.begin(), fit.chips.end(), c) != fit.chips.end();
+  });
+  return by_class(mine, residuals_with(own ? fit.values() : fit.values_for_others(), mine, chips,
+                                       start, predictor));
 }
 
 HeldOut hold_out(const std::string& chip, std::span<const Row> rows,
@@ -141,7 +146,7 @@ HeldOut hold_out(const std::string& chip, std::span<const Row> rows,
   if (others.empty()) throw base::UsageError("no chip is left to fit when one is held out");
   HeldOut out{chip, fit(rows, others, names, start, predictor), {}, {}};
   out.classes = apply(out.fit, rows, {chip}, start, predictor);
-  const auto fitted = out.fit.values();
+  const auto fitted = out.fit.values_for_others();
   for (const std::string& name : constants_used(rows, {chip}, {}, start, predictor)) {
     if (!fitted.contains(name)) out.own.push_back(name);
   }
@@ -174,8 +179,10 @@ Transfer transfer(std::span<const Row> rows, const std::vector<std::string>& chi
     const Fit own =
         same != out.held_out.end() ? same->fit : fit(rows, {h.chip}, names, start, predictor);
     const std::vector<Row> mine = rows_on(rows, {h.chip});
-    const std::vector<double> with_own = residuals_with(own, mine, {h.chip}, start, predictor);
-    const std::vector<double> with_others = residuals_with(h.fit, mine, {h.chip}, start, predictor);
+    const std::vector<double> with_own =
+        residuals_with(own.values(), mine, {h.chip}, start, predictor);
+    const std::vector<double> with_others =
+        residuals_with(h.fit.values_for_others(), mine, {h.chip}, start, predictor);
     for (std::size_t i = 0; i < mine.size(); ++i) {
       moves.push_back(std::abs(with_own[i] - with_others[i]));
     }

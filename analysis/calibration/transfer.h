@@ -25,7 +25,7 @@ struct ClassResiduals {
 std::vector<ClassResiduals> by_class(std::span<const Row> rows, std::span<const double> residuals);
 
 // Residuals of the rows of `chips` when each chip's own calibration in `start` takes the fit's
-// values.
+// values; chips it was not fitted on also take what its chips have of the kept constants.
 std::vector<ClassResiduals> apply(const Fit& fit, std::span<const Row> rows,
                                   const std::vector<std::string>& chips,
                                   const validation::Calibrations& start,

@@ -116,7 +116,8 @@ TEST_F(FitOfARoofline, WhatTheRowsDoNotSettleStaysAsItWas) {
     return c.n > 256 || c.m > 64;
   });
   const Fit f = fitted(all);
-  EXPECT_THAT(f.kept, testing::Contains("efficiency.matrix.bf16"));
+  EXPECT_TRUE(f.kept.contains("efficiency.matrix.bf16"));
+  EXPECT_DOUBLE_EQ(f.values_for_others().at("efficiency.matrix.bf16").value, 0.9);
 }
 
 TEST_F(FitOfARoofline, UnknownNamesAreRefusedWithASuggestion) {
