@@ -57,6 +57,7 @@ std::vector<DesignFile> designs_of_folder(const fs::path& folder) {
   if (files.empty()) throw base::ConfigError({folder.string(), 0, 0}, "holds no designs");
   std::sort(files.begin(), files.end());
   std::vector<DesignFile> designs;
+  designs.reserve(files.size());
   // load_design takes a text without '/' for a name.
   for (const std::string& f : files) designs.push_back(hwmodels::load_design(f, {}));
   return designs;
@@ -514,6 +515,7 @@ base::ExitCode kernel_verify(const Context& context, const KernelVerifyOptions& 
     throw base::UsageError("--pair: give exactly one design to compare with it");
   }
   std::vector<DesignFile> designs;
+  designs.reserve(names.size());
   for (const std::string& name : names) designs.push_back(kn::find_design(name, context.configs));
   if (!o.chip.empty()) (void)kn::load_kernel_chip(o.chip, context.configs);  // a known name
   const std::vector<kn::KernelChip> chips = kn::load_kernel_chips(context.configs);
