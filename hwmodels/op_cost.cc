@@ -76,7 +76,8 @@ struct Coster {
     costs.add_kernel(kernel, true, c);
     if (kernel.splits() > 1) {
       costs.add_kernel(
-          kernels::SplitReduceKernel(kernel.splits(), kernel.tokens(), op.n, op.output), false, c);
+          kernels::SplitReduceKernel(kernel.splits(), kernel.tokens(), op.n, op.output, core()),
+          false, c);
     }
   }
 

@@ -161,7 +161,7 @@ void launches_of(const k::GemmDesign& design, const GemmShape& s, const CoreRate
                             kernel.splits() > 1 ? fmt::format("k in {} parts", kernel.splits())
                                                 : "k whole"));
   if (kernel.splits() > 1) {
-    visit(k::SplitReduceKernel(kernel.splits(), kernel.tokens(), s.n, problem.output),
+    visit(k::SplitReduceKernel(kernel.splits(), kernel.tokens(), s.n, problem.output, chip),
           "a token an item");
   }
 }

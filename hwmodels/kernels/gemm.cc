@@ -38,6 +38,9 @@ double staged_share(std::int64_t tokens) {
 }
 // Share of a result that the vector units hold at a time while they convert it.
 constexpr double kResultShare = 0.25;
+// Columns of partial sums that a core adds at a time, and tokens on their way to it.
+constexpr std::int64_t kReducedColumns = 2048;
+constexpr std::int64_t kReduceSlots = 3;
 // Slots of packed FP4 weights that wait for the vector units.
 constexpr std::int64_t kWidenSlots = 4;
 
@@ -566,10 +569,24 @@ void GemmKernel::item(Machine& m, std::int64_t index) const {
   m.store(out, {out_row, at.tokens, swiglu ? at.row / 2 : at.row, width}, leaving);
 }
 
-tile::Launch SplitReduceKernel::launch() const { return {.items = tokens_, .cores = 0}; }
+SplitReduceKernel::SplitReduceKernel(std::int64_t splits, std::int64_t tokens, std::int64_t n,
+                                     Dtype output, const tile::CoreRates& chip, GemmFault fault)
+    : splits_(splits), tokens_(tokens), n_(n), output_(output), fault_(fault) {
+  // A token's columns are cut so that every core has some, and a core works through several tokens.
+  const auto cores = static_cast<std::int64_t>(chip.cores);
+  columns_ = std::clamp<std::int64_t>(ceil_div(tokens * n, cores), 128, kReducedColumns);
+  columns_ = std::min(ceil_div(columns_, 128) * 128, n);
+  parts_ = ceil_div(n_, columns_);
+  rows_ = std::max<std::int64_t>(1, ceil_div(tokens * parts_, cores));
+  rows_ = std::min(rows_, tokens);
+}
+
+tile::Launch SplitReduceKernel::launch() const {
+  return {.items = parts_ * ceil_div(tokens_, rows_), .cores = 0, .persistent = true};
+}
 
 void SplitReduceKernel::classes(tile::FunctionRef<void(const tile::WorkClass&)> visit) const {
-  visit({0, tokens_});
+  visit({0, launch().items});
 }
 
 void SplitReduceKernel::item(Machine& m, std::int64_t index) const {
@@ -583,21 +600,32 @@ void SplitReduceKernel::item(Machine& m, std::int64_t index) const {
   const Buffer in = m.buffer({.name = "part",
                               .local = Local::kVector,
                               .dtype = Dtype::kFp32,
-                              .rows = 1,
-                              .cols = n_,
-                              .slots = 2});
-  const Buffer sum = m.buffer(
-      {.name = "sum", .local = Local::kVector, .dtype = Dtype::kFp32, .rows = 1, .cols = n_});
-  m.vector(VectorKind::kFill, sum(), {});
-  m.pipeline(fault_ == GemmFault::kPartsNotAdded ? 1 : splits_,
-             {Phase{1,
-                    [&](std::int64_t s) {
-                      m.load(in(s), parts, {s * tokens_ + index, 1, 0, n_});
-                    }},
-              Phase{0, [&](std::int64_t s) {
-                      m.vector(VectorKind::kAdd, sum(), {sum(), in(s)});
-                    }}});
-  m.store(out, {index, 1, 0, n_}, sum());
+                              .rows = splits_,
+                              .cols = columns_,
+                              .slots = kReduceSlots});
+  const Buffer sum = m.buffer({.name = "sum",
+                               .local = Local::kVector,
+                               .dtype = Dtype::kFp32,
+                               .rows = 1,
+                               .cols = columns_,
+                               .slots = 2});
+  const std::int64_t first = index / parts_ * rows_;
+  const std::int64_t col = index % parts_ * columns_;
+  const std::int64_t width = std::min(columns_, n_ - col);
+  const std::int64_t added = fault_ == GemmFault::kPartsNotAdded ? 1 : splits_;
+  m.pipeline(
+      std::min(rows_, tokens_ - first),
+      {Phase{kReduceSlots - 1,
+             [&](std::int64_t i) {
+               for (std::int64_t s = 0; s < splits_; ++s) {
+                 m.load(in(i, {s, 1, 0, width}), parts, {s * tokens_ + first + i, 1, col, width});
+               }
+             }},
+       Phase{
+           0, [&](std::int64_t i) {
+             m.vector(VectorKind::kColSum, sum(i, {0, 1, 0, width}), {in(i, {0, added, 0, width})});
+             m.store(out, {first + i, 1, col, width}, sum(i, {0, 1, 0, width}));
+           }}});
 }
 
 }  // namespace foretoken::hwmodels::kernels

@@ -166,8 +166,8 @@ class GemmKernel final : public tile::Kernel {
 class SplitReduceKernel final : public tile::Kernel {
  public:
   SplitReduceKernel(std::int64_t splits, std::int64_t tokens, std::int64_t n,
-                    workloads::Dtype output, GemmFault fault = GemmFault::kNone)
-      : splits_(splits), tokens_(tokens), n_(n), output_(output), fault_(fault) {}
+                    workloads::Dtype output, const tile::CoreRates& chip,
+                    GemmFault fault = GemmFault::kNone);
   [[nodiscard]] std::string_view name() const override { return "split_reduce"; }
   [[nodiscard]] tile::Launch launch() const override;
   void classes(tile::FunctionRef<void(const tile::WorkClass&)> visit) const override;
@@ -177,6 +177,9 @@ class SplitReduceKernel final : public tile::Kernel {
   std::int64_t splits_, tokens_, n_;
   workloads::Dtype output_;
   GemmFault fault_;
+  std::int64_t columns_ = 0;  // of an item
+  std::int64_t parts_ = 1;    // of a token
+  std::int64_t rows_ = 1;     // tokens of an item
 };
 
 }  // namespace foretoken::hwmodels::kernels

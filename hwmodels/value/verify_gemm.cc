@@ -105,7 +105,8 @@ void run(const kernels::GemmDesign& design, const tile::CoreRates& chip, const G
     ValueMachine second;
     second.bind("partial_sums", out);
     second.bind("output", sum);
-    second.run(kernels::SplitReduceKernel(kernel.splits(), tokens, columns, problem.output, fault));
+    second.run(
+        kernels::SplitReduceKernel(kernel.splits(), tokens, columns, problem.output, chip, fault));
     second.require_written("output");
   }
   std::vector<double> want = right_product(test, activations, weights);
