@@ -103,6 +103,8 @@ void describe(ConfigVisitor& v, ChipSpec& chip) {
     v.real({"special_rate", "exp, reciprocal and square root per FP32 FLOP of the peak",
             Need::kOptional},
            chip.vector.special_rate, UnitKind::kNumber, base::kFraction);
+    v.real({"convert_rate", "block-scaled FP8 numbers unpacked per FP32 FLOP of the peak"},
+           chip.vector.convert_rate, UnitKind::kNumber, base::kFraction);
     base::quantity(v, {"step_latency", "least time of a step that needs the one before"},
                    chip.vector.step_latency);
     v.text({"source", "id in configs/sources.yaml"}, chip.vector.source);

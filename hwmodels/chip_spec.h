@@ -49,6 +49,7 @@ struct VectorUnit {
   base::FlopsPerSecond fp32;     // peak of the whole chip
   base::FlopsPerSecond fp16;     // peak of the whole chip at 16 bits
   double special_rate = 0.0625;  // exp, reciprocal, sqrt per FP32 FLOP of the peak (FMA = 2)
+  double convert_rate = 0.0625;  // block-scaled FP8 numbers unpacked per FP32 FLOP of the peak
   base::Seconds step_latency;    // that a step which needs the one before takes at least
   std::string source;
 };

@@ -119,6 +119,7 @@ tile::CoreRates core_rates(const Hardware& h, const Rates& r) {
   c.lanes32 = r.vector_fp32 / 2.0 / r.cores;
   c.lanes16 = r.vector_fp16 / 2.0 / r.cores;
   c.special = r.special / r.cores;
+  c.convert = r.vector_fp32 * h.chip.vector.convert_rate / r.cores;
   c.vector_latency = h.chip.vector.step_latency.value();
   c.exchange = h.chip.exchange;
   c.exchange_rate = h.chip.exchange_rate.value();

@@ -101,6 +101,8 @@ void describe(base::ConfigVisitor& v, GemmDesign& d) {
             d.accumulators, {.min = 1, .max = 4});
   v.boolean({"persistent", "one block per core works through all its tiles", Need::kOptional},
             d.persistent);
+  v.boolean({"exact_tiles", "instructions work on the tokens that are there", Need::kOptional},
+            d.exact_tiles);
   v.boolean({"padded_loads", "token tiles are read whole", Need::kOptional}, d.padded_loads);
   base::choice(v, {"scales", "where FP8 block scales meet the product", Need::kOptional}, d.scales,
                kScaleNames);
@@ -211,9 +213,9 @@ void GemmKernel::choose(const tile::CoreRates& chip) {
     const bool first = t.one_wave > 0.0 && filled >= t.one_wave && filled <= 1.0;
     if (t.one_wave > 0.0 && !first) continue;
     const bool by_tokens = t.rows == Side::kTokens;
-    const double m = ceil_to(static_cast<double>(by_tokens ? t.tokens : weights), chip.tile_rows);
-    const double n =
-        ceil_to(static_cast<double>(by_tokens ? weights : t.tokens), chip.tile_columns);
+    const std::int64_t there = design_->exact_tiles ? std::min(t.tokens, most_tokens_) : t.tokens;
+    const double m = ceil_to(static_cast<double>(by_tokens ? there : weights), chip.tile_rows);
+    const double n = ceil_to(static_cast<double>(by_tokens ? weights : there), chip.tile_columns);
     const double feed = element_bytes(problem_.compute) *
                         (m + n * (t.pair ? 0.5 : 1.0) * m / std::max(chip.tile_rows, 64.0));
     double per_k = std::max(2.0 * m * n / rate, feed / chip.operand_feed);
@@ -507,14 +509,15 @@ void GemmKernel::item(Machine& m, std::int64_t index) const {
     m.move(w(i, into), widened(i, into));
   };
   const Block tile_block = by_tokens ? Block{0, at.tokens, 0, rows} : Block{0, rows, 0, at.tokens};
+  const std::int64_t multiplied = design_->exact_tiles ? at.tokens : columns;
   const auto multiply = [&](std::int64_t i) {
     const std::int64_t k = depth(i);
     const BufferRef weight_side = w(i, {0, rows, 0, k});
     const BufferRef token_side = t(i, {0, at.tokens, 0, k});
     m.matrix(acc(promote_ ? i : 0, tile_block), by_tokens ? token_side : weight_side,
              by_tokens ? weight_side : token_side,
-             {.m = by_tokens ? columns : rows_,
-              .n = by_tokens ? rows_ : columns,
+             {.m = by_tokens ? multiplied : rows_,
+              .n = by_tokens ? rows_ : multiplied,
               .k = k,
               .compute = p.compute,
               .accumulate = !promote_ && i > 0,

@@ -69,6 +69,8 @@ struct GemmDesign {
   std::int64_t split_depth = 256;           // elements of a part, at least
   std::int64_t accumulators = 1;            // 2: the epilogue overlaps the next tile
   bool persistent = false;
+  // Instructions work on the tokens that are there; else on whole tiles.
+  bool exact_tiles = false;
   bool padded_loads = false;  // token tiles are read whole, whatever of them is there
   ScalePath scales = ScalePath::kUnit;
   Raster raster = Raster::kGrouped;

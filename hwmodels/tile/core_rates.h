@@ -24,6 +24,7 @@ struct CoreRates {
   double lanes32 = 1.0;       // simple FP32 operations per second of one core
   double lanes16 = 1.0;
   double special = 1.0;         // exp, reciprocal, square root
+  double convert = 1.0;         // block-scaled FP8 numbers unpacked
   double vector_latency = 0.0;  // s that one dependent vector step takes at least
   Exchange exchange = Exchange::kRegisters;
   double exchange_rate = 0.0;   // B/s where direct

@@ -263,7 +263,8 @@ void Recorder::vector(VectorKind kind, const BufferRef& dst, std::initializer_li
   }
   elements /= args.shared;
   const VectorCost c = vector_cost(kind);
-  s.seconds = rounds * std::max(elements * (c.lane / rates_->lanes32 + c.special / rates_->special),
+  s.seconds = rounds * std::max(elements * (c.lane / rates_->lanes32 + c.special / rates_->special +
+                                            c.convert / rates_->convert),
                                 c.chain * rates_->vector_latency);
   for (const BufferRef& ref : src) reads(s, ref);
   writes(s, dst, updates);

@@ -8,6 +8,7 @@ namespace foretoken::hwmodels::tile {
 struct VectorCost {
   double lane = 0.0;     // simple instructions (one multiply-add, maximum, conversion or move)
   double special = 0.0;  // exponentials, reciprocals, square roots
+  double convert = 0.0;  // block-scaled FP8 numbers unpacked
   double chain = 1.0;    // dependent instructions a result passes through, times the step's latency
   bool packed = false;   // runs at the 16-bit rate
 };
@@ -67,10 +68,8 @@ constexpr VectorCost vector_cost(VectorKind kind) {
       // Of each pair: read, compare values, compare places, combine, add, and the loop around.
       return {.lane = 7.0, .chain = 5.0};
     case VectorKind::kDequantise:
-      // Two narrow numbers to 16 bits, to FP32, times the scale, two to BF16: half a result each of
-      // two slow conversions, and three plain instructions. 38 clocks for 448 channels on a core of
-      // 128 lanes; the authors of the public kernel give about 50 for 512.
-      return {.lane = 3.0, .special = 1.0, .chain = 4.0};
+      // Unpack, scale, round to BF16 and place.
+      return {.lane = 3.0, .convert = 1.0, .chain = 4.0};
     case VectorKind::kGroupDiv:
     case VectorKind::kGroupColDiv:
       return {.lane = 1.0, .special = 1.0, .chain = 5.0};
