@@ -14,6 +14,31 @@ bool is_expert(Role role) {
   return role == Role::kExpertGateUp || role == Role::kExpertSwiglu || role == Role::kExpertDown;
 }
 
+// A number by which operators of one role usually differ: of tokens, rows, keys or bytes.
+std::uint64_t mark_of(const w::Op& op) {
+  struct Marks {
+    static std::uint64_t mix(std::int64_t a, std::int64_t b = 0) {
+      const std::uint64_t x = static_cast<std::uint64_t>(a) * 0x9e3779b97f4a7c15u +
+                              static_cast<std::uint64_t>(b) * 0xc2b2ae3d27d4eb4fu;
+      return x >> 32;
+    }
+    std::uint64_t operator()(const w::Gemm& o) const { return mix(o.m, o.n); }
+    std::uint64_t operator()(const w::GroupedGemm& o) const { return mix(o.rows, o.active); }
+    std::uint64_t operator()(const w::Attention& o) const { return mix(o.queries, o.keys); }
+    std::uint64_t operator()(const w::IndexLogits& o) const { return mix(o.queries, o.entries); }
+    std::uint64_t operator()(const w::TopK& o) const { return mix(o.queries, o.entries); }
+    std::uint64_t operator()(const w::Compress& o) const { return mix(o.tokens, o.emitted); }
+    std::uint64_t operator()(const w::HyperConnection& o) const { return mix(o.tokens); }
+    std::uint64_t operator()(const w::VectorOp& o) const { return mix(o.rows, o.width); }
+    std::uint64_t operator()(const w::Route& o) const { return mix(o.tokens); }
+    std::uint64_t operator()(const w::Dispatch& o) const { return mix(o.tokens, o.remote); }
+    std::uint64_t operator()(const w::Combine& o) const { return mix(o.tokens, o.remote); }
+    std::uint64_t operator()(const w::Collective& o) const { return mix(o.bytes, o.ranks); }
+    std::uint64_t operator()(const w::Lookup& o) const { return mix(o.tokens); }
+  };
+  return std::visit(Marks{}, op);
+}
+
 }  // namespace
 
 Lowering::Lowering() : graph_({kUnitNames.begin(), kUnitNames.end()}, 2) {}
@@ -22,7 +47,9 @@ void Lowering::lower(const w::OpGraph& ops, const w::ParallelPlan& plan, const H
                      const Rates& rates, const Stack& stack) {
   graph_.clear();
   if (remembered_hardware_ != &hardware || !(remembered_rates_ == rates)) {
-    for (Remembered& r : remembered_) r.valid = false;
+    for (std::vector<Remembered>& places : remembered_) {
+      for (Remembered& r : places) r.valid = false;
+    }
     remembered_hardware_ = &hardware;
     remembered_rates_ = rates;
     costs_.use(hardware, remembered_rates_);
@@ -73,7 +100,9 @@ void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block, cons
 }
 
 void Lowering::add_remembered_cost(const w::OpNode& node, Cost& sum) {
-  Remembered& r = remembered_[w::index_of(node.role)];
+  std::vector<Remembered>& places = remembered_[w::index_of(node.role)];
+  if (places.empty()) places.resize(kPlaces);
+  Remembered& r = places[mark_of(node.op) % kPlaces];
   if (!r.valid || !(r.op == node.op)) {
     r.valid = false;  // stays so if the chip cannot do it
     r.cost = Cost{};

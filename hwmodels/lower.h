@@ -50,13 +50,15 @@ class Lowering {
   task::TaskId emit(const Kernel& kernel, const Cost& cost, double latency, double scale,
                     std::uint32_t extra_dependency);
 
-  // The last operator of each role and its cost: kinds of layers share most operators, and from
-  // step to step most stay as they were.
+  // Operators and their costs, by role: kinds of layers share most operators, from step to step
+  // most stay as they were, and a search comes back to the same ones. A place holds the latest
+  // operator that fell there.
   struct Remembered {
     workloads::Op op;
     Cost cost;
     bool valid = false;
   };
+  static constexpr std::size_t kPlaces = 16;
 
   void add_remembered_cost(const workloads::OpNode& node, Cost& sum);
 
@@ -64,7 +66,7 @@ class Lowering {
   std::vector<Kernel> kernels_;
   std::vector<std::uint32_t> kernel_of_;  // node in block -> kernel
   std::array<std::uint32_t, workloads::kRoles> kernel_by_role_{};
-  std::array<Remembered, workloads::kRoles> remembered_{};
+  std::array<std::vector<Remembered>, workloads::kRoles> remembered_{};  // empty or kPlaces
   KernelCosts costs_;
   Rates remembered_rates_;
   const Hardware* remembered_hardware_ = nullptr;
