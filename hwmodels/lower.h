@@ -58,7 +58,7 @@ class Lowering {
     Cost cost;
     bool valid = false;
   };
-  static constexpr std::size_t kPlaces = 16;
+  static constexpr std::size_t kPlaces = 64;
 
   void add_remembered_cost(const workloads::OpNode& node, Cost& sum);
 
