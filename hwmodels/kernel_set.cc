@@ -29,6 +29,7 @@ KernelSet load_kernel_set(const std::string& family, const fs::path& configs,
       name = other->second;
       unused.erase(other);
     }
+    if (name.empty()) return;  // a key that is missing is reported at the end
     const DesignFile read = load_design(name, configs);
     using Design = std::remove_reference_t<decltype(design)>;
     const Design* found = std::get_if<Design>(&read.design);

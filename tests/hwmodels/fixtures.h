@@ -2,6 +2,7 @@
 // to reason about by hand, and the seeded numbers of property tests.
 #pragma once
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 
@@ -43,12 +44,6 @@ inline hwmodels::Rates round_rates() {
   using workloads::Dtype;
   hwmodels::Rates r;
   r.cores = 10.0;
-  r.core_flops.fill(0.0);
-  r.core_flops[static_cast<std::size_t>(Dtype::kFp8)] = 1e12;
-  r.core_flops[static_cast<std::size_t>(Dtype::kInt8)] = 1e12;
-  r.core_flops[static_cast<std::size_t>(Dtype::kBf16)] = 0.5e12;
-  r.core_flops[static_cast<std::size_t>(Dtype::kTf32)] = 0.25e12;
-  r.core_flops[static_cast<std::size_t>(Dtype::kFp4)] = 2e12;
   r.vector_fp32 = 1e12;
   r.vector_fp16 = 2e12;
   r.special = 0.1e12;
@@ -58,11 +53,40 @@ inline hwmodels::Rates round_rates() {
   r.cache_capacity = 1e12;
   r.host = 0.1e12;
   r.clock = 1e9;
-  r.tile_rows = 16.0;
-  r.tile_columns = 16.0;
-  r.accumulator_rows = 128.0;
-  r.accumulator_columns = 128.0;
+  hwmodels::tile::CoreRates& c = r.core;
+  c.chip = "round";
+  c.cores = r.cores;
+  c.matrix[static_cast<std::size_t>(Dtype::kFp8)] = 1e12;
+  c.matrix[static_cast<std::size_t>(Dtype::kInt8)] = 1e12;
+  c.matrix[static_cast<std::size_t>(Dtype::kBf16)] = 0.5e12;
+  c.matrix[static_cast<std::size_t>(Dtype::kTf32)] = 0.25e12;
+  c.matrix[static_cast<std::size_t>(Dtype::kFp4)] = 2e12;
+  r.core_flops = c.matrix;
+  c.tile_rows = 16.0;
+  c.tile_columns = 16.0;
+  c.operand_feed = 1e15;
+  c.lanes32 = 0.1e12;
+  c.lanes16 = 0.2e12;
+  c.special = 0.01e12;
+  c.port = r.core_memory;
+  c.cache = r.cache;
+  c.memory = r.memory;
+  c.link = 0.1e12;
+  c.cache_capacity = r.cache_capacity;
+  c.clock = r.clock;
+  c.capacity = {256.0 * 1024.0, 256.0 * 1024.0, 256.0 * 1024.0};
   return r;
+}
+
+// The chip of these rates, with the plainest design of every kernel.
+inline hwmodels::Hardware round_hardware() {
+  hwmodels::Hardware h;
+  h.chip.name = "round";
+  const hwmodels::Rates r = round_rates();
+  for (std::size_t i = 0; i < h.chip.matrix.peak.size(); ++i) {
+    h.chip.matrix.peak[i] = base::FlopsPerSecond{r.cores * r.core.matrix[i]};
+  }
+  return h;
 }
 
 inline double largest(const hwmodels::Cost& c) {
@@ -70,5 +94,8 @@ inline double largest(const hwmodels::Cost& c) {
   for (const double busy : c.busy) most = std::max(most, busy);
   return most;
 }
+
+// What an operator takes alone, its launch left out.
+inline double elapsed(const hwmodels::Cost& c) { return largest(c) + c.latency; }
 
 }  // namespace foretoken::test_support
