@@ -9,9 +9,13 @@ namespace foretoken::hwmodels::tile {
 
 namespace {
 
-constexpr std::size_t kFinish = 0;  // state: when everything so far has ended, then the engines
+// State: when everything so far has ended, the engines, until when cache and memory have work, and
+// the slots.
+constexpr std::size_t kFinish = 0;
 constexpr std::size_t kFirstEngine = 1;
-constexpr std::size_t kFirstSlot = kFirstEngine + kEngines;
+constexpr std::size_t kCacheWork = kFirstEngine + kEngines;
+constexpr std::size_t kMemoryWork = kCacheWork + 1;
+constexpr std::size_t kFirstSlot = kMemoryWork + 1;
 
 // Steady states of pipelines repeat after so many windows at most; two cycles are compared.
 constexpr std::size_t kCycles = 4;
@@ -97,6 +101,8 @@ KernelTime Evaluator::evaluate(const Recorder& recorder) {
               break;
             case Engine::kExchange:
               part = Part::kExchange;
+              // Between units by way of the cache.
+              t.cache_bytes += step.cache_bytes * static_cast<double>(s.iterations) * n;
               break;
             case Engine::kLoad:
             case Engine::kStore: {
@@ -181,16 +187,22 @@ void Evaluator::price(const TileProgram& p, double active) {
   const auto tensors = recorder_->tensors();
   duration_.resize(p.steps.size());
   latency_.resize(p.steps.size());
+  cache_work_.resize(p.steps.size());
+  memory_work_.resize(p.steps.size());
   for (std::size_t i = 0; i < p.steps.size(); ++i) {
     const Step& s = p.steps[i];
     double duration = s.seconds;
     double latency = 0.0;
-    if (s.bytes > 0.0) {
+    cache_work_[i] = s.cache_bytes * active / r.cache;
+    memory_work_[i] = 0.0;
+    if (s.bytes <= 0.0) {
+      duration = std::max(duration, cache_work_[i]);
+    } else {
       const bool load = s.engine == Engine::kLoad;
       const Home home = tensors[s.tensor].spec.home;
       const double share = load ? load_share_[s.tensor] : store_share_[s.tensor];
-      duration = std::max({s.bytes / r.port, s.cache_bytes * active / r.cache,
-                           share * s.cache_bytes * active / r.memory});
+      memory_work_[i] = share * s.cache_bytes * active / r.memory;
+      duration = std::max({s.bytes / r.port, cache_work_[i], memory_work_[i]});
       if (home == Home::kPeer) duration = std::max(duration, s.cache_bytes * active / r.link);
       latency = share > 0.0 && load ? r.memory_latency : r.cache_latency;
     }
@@ -207,6 +219,8 @@ double Evaluator::run(const TileProgram& p, double origin, std::int64_t item) {
   for (std::size_t e = 0; e < static_cast<std::size_t>(kEngines); ++e) {
     state[kFirstEngine + e] = std::max(state[kFirstEngine + e], origin);
   }
+  state[kCacheWork] = std::max(state[kCacheWork], origin);
+  state[kMemoryWork] = std::max(state[kMemoryWork], origin);
   const auto run_steps = [&](const PhaseRange& phase, std::int64_t iteration) {
     for (std::uint32_t i = phase.first; i < phase.first + phase.count; ++i) {
       const Step& s = p.steps[i];
@@ -226,7 +240,13 @@ double Evaluator::run(const TileProgram& p, double origin, std::int64_t item) {
         // What adds to the slot waits for what is there; parts of it may be filled side by side.
         if (s.updates) start = std::max(start, state[ready + written]);
       }
-      const double end = start + duration_[i];
+      double end = start + duration_[i];
+      if (cache_work_[i] > 0.0) {
+        // What loads and stores move side by side passes one after the other: none ends before all
+        // that was asked for has passed.
+        end = std::max(
+            {end, state[kCacheWork] += cache_work_[i], state[kMemoryWork] += memory_work_[i]});
+      }
       engine = end;
       for (std::uint8_t k = 0; k < s.reads; ++k) {
         const SlotUse u = s.read[k];
@@ -259,11 +279,14 @@ double Evaluator::run(const TileProgram& p, double origin, std::int64_t item) {
     std::size_t known = 0;  // snapshots taken
     const std::size_t size = state_.size();
     const auto snapshot = [&](std::size_t i) { return history_.data() + i % kHistory * size; };
-    for (std::int64_t tick = -most; tick < count; ++tick) {
+    const auto run_tick = [&](std::int64_t tick) {
       for (const PhaseRange& phase : phases) {
         const std::int64_t i = tick + phase.ahead;
         if (i >= 0 && i < count) run_steps(phase, i);
       }
+    };
+    for (std::int64_t tick = -most; tick < count; ++tick) {
+      run_tick(tick);
       // Once every time advances alike from window to window, or from every second to fourth
       // window, that many are skipped at a time.
       if (tick != next_check || count - most - tick <= window) continue;
@@ -279,13 +302,31 @@ double Evaluator::run(const TileProgram& p, double origin, std::int64_t item) {
           same = std::abs(d - (middle[i] - old[i])) <= 1e-9 * d + 1e-18;
         }
         if (!same) continue;
+        // Times may advance at different speeds until one catches up with another. If that
+        // happened on the way, the next cycle advances otherwise; then less is skipped.
         const std::int64_t step = static_cast<std::int64_t>(cycle) * window;
-        const std::int64_t skipped = (count - most - tick - 1) / step;
-        for (std::size_t i = 0; i < size; ++i) {
-          state[i] += (now[i] - middle[i]) * static_cast<double>(skipped);
+        const std::int64_t most_skipped = (count - most - tick - 1) / step - 1;
+        std::int64_t skipped = most_skipped;
+        for (; skipped > 0; skipped /= 2) {
+          for (std::size_t i = 0; i < size; ++i) {
+            state[i] = now[i] + (now[i] - middle[i]) * static_cast<double>(skipped);
+          }
+          for (std::int64_t t = 1; t <= step; ++t) run_tick(tick + skipped * step + t);
+          bool alike = true;
+          for (std::size_t i = 0; i < size && alike; ++i) {
+            const double d = now[i] - middle[i];
+            const double expected = now[i] + d * static_cast<double>(skipped + 1);
+            alike = std::abs(state[i] - expected) <= 1e-9 * d + 1e-12 * expected;
+          }
+          if (alike) break;
         }
-        tick += skipped * step;
-        next_check = count;
+        known = 0;
+        if (skipped > 0) {
+          tick += (skipped + 1) * step;
+        } else {
+          std::copy(now, now + size, state);
+        }
+        next_check = skipped > 0 && skipped == most_skipped ? count : tick + window;
         break;
       }
     }

@@ -84,7 +84,9 @@ class Evaluator {
   // Of the program in hand.
   std::vector<double> duration_;  // per step
   std::vector<double> latency_;
-  std::vector<double> state_;    // engines, then slots: ready, then slots: free
+  std::vector<double> cache_work_;  // of all cores in use
+  std::vector<double> memory_work_;
+  std::vector<double> state_;    // engines, what is shared, then slots: ready, then slots: free
   std::vector<double> history_;  // of state_
   std::vector<ItemTime> item_times_;
   std::vector<CoreGroup> groups_;
