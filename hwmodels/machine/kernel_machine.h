@@ -32,6 +32,7 @@ struct SimulatedKernel {
   std::vector<std::int64_t> group_cores;
   std::uint64_t events = 0;
   std::int64_t merged_iterations = 1;  // iterations of long loops that were run as one
+  std::int64_t merged_items = 1;       // alike items of a core that were run as one
   std::vector<Span> spans;             // when asked for
 };
 
@@ -46,22 +47,37 @@ class KernelMachine {
   SimulatedKernel simulate(const tile::Recorder& recorder, const tile::Evaluator& evaluator,
                            bool spans = false);
 
-  // Loops are merged so that about this many tasks are simulated at most.
+  // Alike items in a row are run as one of their length, and so are iterations of long loops, so
+  // that about this many tasks are simulated at most.
   void limit_tasks(std::int64_t limit) { task_limit_ = limit; }
 
  private:
+  // Who fills and reads a buffer's slot.
+  struct Slot {
+    std::vector<task::TaskId> writers;   // of what is there, parts side by side
+    std::vector<task::TaskId> readers;   // of it
+    std::vector<task::TaskId> freed_by;  // readers of what was there before
+
+    void clear() {
+      writers.clear();
+      readers.clear();
+      freed_by.clear();
+    }
+  };
+
+  void sort_waits();
   void build(const tile::Recorder& recorder, const tile::Evaluator& evaluator);
   void add_group(const tile::Recorder& recorder, const tile::Evaluator& evaluator,
                  const tile::CoreGroup& group, std::uint32_t index);
 
   std::vector<task::TaskGraph> graph_;  // of the resources of this many groups; one in use
   task::Timeline timeline_;
-  std::vector<Span> spans_;                         // per task of the graph, times not filled in
-  std::vector<task::TaskId> ready_;                 // per slot: the task that makes it readable
-  std::vector<std::vector<task::TaskId>> readers_;  // per slot: since it was written
+  std::vector<Span> spans_;  // per task of the graph, times not filled in
+  std::vector<Slot> slots_;
   std::vector<task::TaskId> waits_;
-  std::vector<task::TaskId> last_;  // per engine, of the item before (launch order)
+  std::vector<task::TaskId> last_;  // per engine: its last step
   std::int64_t merged_ = 1;
+  std::int64_t stretch_ = 1;
   std::int64_t task_limit_ = 60'000;
 };
 
