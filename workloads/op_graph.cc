@@ -399,8 +399,8 @@ class Builder {
     Id entry = plain(Role::kCompressorProj, Component::kCompressors, n, width, m_.hidden,
                      Dtype::kFp32, {normed});
     if (l.ratio > 1) {
-      entry = add(Role::kCompress, Component::kOther, Compress{n, emitted, l.ratio, c, c, 0, 0, p.sequences()},
-                  {entry});
+      entry = add(Role::kCompress, Component::kOther,
+                  Compress{n, emitted, l.ratio, c, c, 0, 0, p.sequences()}, {entry});
     }
     entry = vector(Role::kCompressorNorm, VectorKind::kNorm, emitted, c, Dtype::kFp32, Dtype::kBf16,
                    {entry}, c);
@@ -428,7 +428,8 @@ class Builder {
                  Dtype::kFp32, {normed});
     e = add(Role::kCompress, Component::kOther,
             Compress{n, emitted, halves * l.ratio, c, halves * c, 0, l.ratio * halves * c,
-                     p.sequences()}, {e});
+                     p.sequences()},
+            {e});
     e = vector(Role::kCompressorNorm, VectorKind::kNorm, emitted, c, Dtype::kBf16, Dtype::kBf16,
                {e}, c);
     e = vector(Role::kCompressorRope, VectorKind::kRope, emitted, m_.rope_dim, Dtype::kBf16,

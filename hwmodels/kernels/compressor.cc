@@ -132,13 +132,13 @@ void CompressorKernel::item(Machine& m, std::int64_t index) const {
   const std::int64_t stored = packed ? p.width - p.rope : p.width;
   const Dtype entry_dtype = p.entry == CompressedFormat::kBf16  ? Dtype::kBf16
                             : p.entry == CompressedFormat::kFp4 ? Dtype::kFp4
-                                                           : Dtype::kFp8;
+                                                                : Dtype::kFp8;
   // One byte for 64 channels, up to a multiple of eight; one for 32; four in all.
   const double entry_scale = packed ? static_cast<double>(ceil_div(ceil_div(stored, 64), 8) * 8) /
                                           static_cast<double>(stored)
                              : p.entry == CompressedFormat::kFp4 ? 1.0 / 32.0
                              : p.entry == CompressedFormat::kFp8 ? 4.0 / static_cast<double>(stored)
-                                                            : 0.0;
+                                                                 : 0.0;
 
   const double projection_bytes =
       2.0 * static_cast<double>(tokens_ * projected) * element_bytes(p.projection);
@@ -204,8 +204,9 @@ void CompressorKernel::item(Machine& m, std::int64_t index) const {
   const Buffer turned = vector_buffer("angle", Dtype::kFp32, room, p.rope);
   const Buffer normed = vector_buffer("normed", Dtype::kBf16, room, p.width);
   const Buffer mixed = vector_buffer("mixed", Dtype::kBf16, rotated ? room : 0, p.width);
-  const Buffer quantised = vector_buffer(
-      "quantised", entry_dtype, p.entry == CompressedFormat::kBf16 ? 0 : room, stored, 1, entry_scale);
+  const Buffer quantised =
+      vector_buffer("quantised", entry_dtype, p.entry == CompressedFormat::kBf16 ? 0 : room, stored,
+                    1, entry_scale);
   const Buffer rows = vector_buffer("rows", Dtype::kInt32, room, 1);
 
   // Half of the projected channels that belongs to the block before, and to the current one.

@@ -318,13 +318,9 @@ void HyperPreKernel::project(Machine& m, const Shared& s) const {
              }},
        Phase{0, [&](std::int64_t i) {
                const std::int64_t k = depth(i);
-               m.matrix(acc(0, {0, n, 0, p.outputs()}), b(i, {0, n, 0, k}),
-                        a(i, {0, p.outputs(), 0, k}),
-                        {.m = n,
-                         .n = p.outputs(),
-                         .k = k,
-                         .compute = p.compute,
-                         .accumulate = i > 0});
+               m.matrix(
+                   acc(0, {0, n, 0, p.outputs()}), b(i, {0, n, 0, k}), a(i, {0, p.outputs(), 0, k}),
+                   {.m = n, .n = p.outputs(), .k = k, .compute = p.compute, .accumulate = i > 0});
              }}});
   const Block all{0, n, 0, p.outputs()};
   m.move(s.mixes(0, all), acc(0, all));

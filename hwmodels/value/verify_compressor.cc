@@ -12,8 +12,8 @@
 
 namespace foretoken::hwmodels::value {
 
-using kernels::CompressorFault;
 using kernels::CompressedFormat;
+using kernels::CompressorFault;
 using workloads::Dtype;
 
 namespace {

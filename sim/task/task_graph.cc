@@ -91,8 +91,7 @@ TaskId TaskGraph::add(LabelId label, QueueId queue, base::Seconds latency,
 }
 
 TaskId TaskGraph::add_group(LabelId label, QueueId queue, base::Seconds latency, base::Seconds own,
-                            std::span<const Demand> demands,
-                            std::span<const TaskId> dependencies) {
+                            std::span<const Demand> demands, std::span<const TaskId> dependencies) {
   const TaskId id = add(label, queue, latency, demands, dependencies);
   assert(is_duration(own));
   if (tasks_[id].demand_count > 0) {

@@ -46,8 +46,8 @@ std::string described(const Comparison& c) {
          c.hazard;
 }
 
-constexpr std::array kFormats = {CompressedFormat::kBf16, CompressedFormat::kFp8Rope, CompressedFormat::kFp4,
-                                 CompressedFormat::kFp8};
+constexpr std::array kFormats = {CompressedFormat::kBf16, CompressedFormat::kFp8Rope,
+                                 CompressedFormat::kFp4, CompressedFormat::kFp8};
 
 TEST(Compressor, EqualsTheReferenceInEveryFormatFromEveryPlaceInABlock) {
   const CoreRates& c = chip("hgx_b200");
