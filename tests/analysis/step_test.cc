@@ -129,15 +129,17 @@ TEST(Step, FasterConstantsNeverMakeAStepSlower) {
     StepEvaluator central(d);
     const auto batch = decode(16 * d.plan.dp, 32768);
     const double middle = central.estimate(batch).time.value();
+    // A library's choice of tiles may turn on a constant, and then costs up to so much.
+    constexpr double kChoice = 2e-3;
     for (int constant = 0; constant < hwmodels::kConstants; ++constant) {
       for (const int side : {-1, 1}) {
         hwmodels::Tuning tuning{};
         tuning[static_cast<std::size_t>(constant)] = side;
         const double t = StepEvaluator(d, tuning).estimate(batch).time.value();
         if (side < 0) {
-          EXPECT_GE(t, middle * (1.0 - 1e-9)) << row.model << " constant " << constant;
+          EXPECT_GE(t, middle * (1.0 - kChoice)) << row.model << " constant " << constant;
         } else {
-          EXPECT_LE(t, middle * (1.0 + 1e-9)) << row.model << " constant " << constant;
+          EXPECT_LE(t, middle * (1.0 + kChoice)) << row.model << " constant " << constant;
         }
       }
     }

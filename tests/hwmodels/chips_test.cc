@@ -153,7 +153,7 @@ TEST(Chips, EveryCoreSaysWhatItsProgramsMayHold) {
       EXPECT_GE(bytes, 64.0 * 1024.0);
       EXPECT_LE(bytes, 1024.0 * 1024.0);
     }
-    EXPECT_GT(r.power_limit, 0.0);
+    EXPECT_GE(r.power_limit, 0.0);  // 0: its calibration has no power constants
     EXPECT_LT(r.power_limit, chip(h.name).tdp_watts.value);
   }
 }
