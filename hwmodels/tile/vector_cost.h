@@ -66,7 +66,7 @@ constexpr VectorCost vector_cost(VectorKind kind) {
       return {.lane = 8.0};
     case VectorKind::kRank:
       // Of each pair: read, compare values, compare places, combine, add, and the loop around.
-      return {.lane = 7.0, .chain = 5.0};
+      return {.lane = 6.0, .chain = 5.0};
     case VectorKind::kDequantise:
       // Unpack, scale, round to BF16 and place.
       return {.lane = 3.0, .convert = 1.0, .chain = 4.0};
