@@ -160,7 +160,8 @@ TEST(HyperPostKernel, ManyTokensAreBoundByMemory) {
     const HyperProblem p{.tokens = 32768, .hidden = 4096};
     const HyperDesign design;
     const double bytes = 9.0 * 2.0 * 32768 * 4096;
-    EXPECT_LT(seconds(HyperPostKernel(p, design, chip), chip), 1.15 * bytes / chip.memory) << system;
+    EXPECT_LT(seconds(HyperPostKernel(p, design, chip), chip), 1.15 * bytes / chip.memory)
+        << system;
   }
 }
 
