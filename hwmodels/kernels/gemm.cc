@@ -155,7 +155,8 @@ GemmKernel::GemmKernel(const GemmProblem& problem, const GemmDesign& design,
     hit_ += g.rows > 0 ? g.count : 0;
     most_tokens_ = std::max(most_tokens_, g.rows);
   }
-  widen_ = problem.weight == Dtype::kFp4 && problem.compute != Dtype::kFp4 &&
+  const bool four = problem.weight == Dtype::kFp4 || problem.weight == Dtype::kInt4;
+  widen_ = four && problem.compute != problem.weight &&
            (chip.widen_on_vector || problem.compute != Dtype::kFp8);
   promote_ = design.scales == ScalePath::kVector && problem.compute == Dtype::kFp8 &&
              problem.activation == Dtype::kFp8 && problem.weight == Dtype::kFp8 &&
@@ -218,7 +219,8 @@ void GemmKernel::choose(const tile::CoreRates& chip) {
     const double n = ceil_to(static_cast<double>(by_tokens ? weights : there), chip.tile_columns);
     const double feed = element_bytes(problem_.compute) *
                         (m + n * (t.pair ? 0.5 : 1.0) * m / std::max(chip.tile_rows, 64.0));
-    double per_k = std::max(2.0 * m * n / rate, feed / chip.operand_feed);
+    double per_k = 2.0 * m * n / rate;
+    if (chip.operand_feed > 0.0) per_k = std::max(per_k, feed / chip.operand_feed);
     if (promote_) {
       const double elements = m * n / static_cast<double>(tile_k_);
       per_k += elements / chip.lanes32 * (t.spilled ? 9.0 : 1.0);
