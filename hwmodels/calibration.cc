@@ -27,10 +27,6 @@ void describe(ConfigVisitor& v, Calibration& c) {
     v.ranged({"cache", "L2 streams"}, c.cache_efficiency, UnitKind::kNumber,
              {.min = 0.0, .max = 1.6});
     v.ranged({"vector", "vector units"}, c.vector_efficiency, UnitKind::kNumber, base::kFraction);
-    v.ranged({"prefill_attention", "share of a large GEMM's matrix rate, on BF16 entries"},
-             c.prefill_attention, UnitKind::kNumber, base::kFraction);
-    v.ranged({"decode_attention", "the same in decode, on cached entries"}, c.decode_attention,
-             UnitKind::kNumber, base::kFraction);
     v.ranged({"host", "copies over the host link"}, c.host_efficiency, UnitKind::kNumber,
              base::kFraction);
     v.ranged({"link", "all-to-all and ring traffic on the fabric"}, c.link_efficiency,

@@ -23,11 +23,6 @@ struct Calibration {
   base::Ranged cache_efficiency{0.8, 0.8, 0.8};
   base::Ranged vector_efficiency{0.6, 0.6, 0.6};
   std::array<base::Ranged, workloads::kDtypeCount> matrix_efficiency{};
-  // Share of a GEMM's matrix rate that attention reaches: in prefill, on BF16 entries, and in
-  // decode, where vector units widen cached FP8 entries and the softmax has few rows to hide
-  // behind.
-  base::Ranged prefill_attention{0.65, 0.65, 0.65};
-  base::Ranged decode_attention{0.4, 0.4, 0.4};
   base::Ranged link_efficiency{0.7, 0.7, 0.7};
   base::Ranged host_efficiency{0.8, 0.8, 0.8};  // of the host link
   // Seconds.

@@ -41,16 +41,6 @@ void describe_matrix(ConfigVisitor& v, MatrixUnit& m) {
             m.tile_rows, {.min = 1, .max = 4096});
   v.integer({"tile_columns", "columns of the smallest tile that runs at full rate (token side)"},
             m.tile_columns, {.min = 1, .max = 4096});
-  v.integer({"accumulator_rows", "rows of the largest tile whose FP32 sums one core holds"},
-            m.accumulator_rows, {.min = 1, .max = 65'536});
-  v.integer({"accumulator_columns", "columns of that tile"}, m.accumulator_columns,
-            {.min = 1, .max = 65'536});
-  v.check(m.accumulator_rows >= m.tile_rows, "accumulator_rows",
-          "'accumulator_rows' is below 'tile_rows'");
-  v.check(m.accumulator_columns >= m.tile_columns, "accumulator_columns",
-          "'accumulator_columns' is below 'tile_columns'");
-  v.integer({"operand_sharing", "neighbouring cores that read an operand tile once"},
-            m.operand_sharing, {.min = 1, .max = 64});
   base::quantity(v, {"operand_feed", "from a core's local memory into its matrix unit"},
                  m.operand_feed);
   base::quantity(v, {"head", "time before a matrix instruction runs at its rate"}, m.head,

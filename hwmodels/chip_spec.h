@@ -31,13 +31,8 @@ enum class Exchange : std::uint8_t {
 struct MatrixUnit {
   // Dense peak of the whole chip by operand dtype; zero where the chip has none.
   std::array<base::FlopsPerSecond, workloads::kDtypeCount> peak{};
-  std::int64_t tile_rows = 0;     // rows of the smallest full-rate tile (weight side)
-  std::int64_t tile_columns = 0;  // columns of the smallest full-rate tile (token side)
-  // Largest tile whose FP32 sums one core holds, and how many neighbouring cores share operand
-  // tiles (clusters with multicast, paired cores), which divides what they read through the cache.
-  std::int64_t accumulator_rows = 0;
-  std::int64_t accumulator_columns = 0;
-  std::int64_t operand_sharing = 1;
+  std::int64_t tile_rows = 0;         // rows of the smallest full-rate tile (weight side)
+  std::int64_t tile_columns = 0;      // columns of the smallest full-rate tile (token side)
   base::BytesPerSecond operand_feed;  // of one core: from local memory into the matrix unit
   base::Seconds head;                 // before a matrix instruction runs at its rate
   WidenPath fp4_widen = WidenPath::kVector;

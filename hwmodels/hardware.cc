@@ -176,8 +176,6 @@ Rates derive_rates(const Hardware& h, const Tuning& tuning) {
     r.core_flops[i] =
         h.chip.matrix.peak[i].value() / r.cores * rate(c.matrix_efficiency[i], Constant::kMatrix);
   }
-  r.prefill_attention = rate(c.prefill_attention, Constant::kAttention);
-  r.decode_attention = rate(c.decode_attention, Constant::kAttention);
   const double vector = rate(c.vector_efficiency, Constant::kVector);
   r.vector_fp32 = h.chip.vector.fp32.value() * vector;
   r.vector_fp16 = h.chip.vector.fp16.value() * vector;
@@ -197,9 +195,6 @@ Rates derive_rates(const Hardware& h, const Tuning& tuning) {
   r.link_efficiency = rate(c.link_efficiency, Constant::kLink);
   r.tile_rows = static_cast<double>(h.chip.matrix.tile_rows);
   r.tile_columns = static_cast<double>(h.chip.matrix.tile_columns);
-  r.accumulator_rows = static_cast<double>(h.chip.matrix.accumulator_rows);
-  r.accumulator_columns = static_cast<double>(h.chip.matrix.accumulator_columns);
-  r.operand_sharing = static_cast<double>(h.chip.matrix.operand_sharing);
   r.fp4_fp8_rate = h.chip.matrix.fp4_fp8_rate;
   r.widen_on_vector = h.chip.matrix.fp4_widen == WidenPath::kVector;
   r.core = core_rates(h, r);

@@ -45,14 +45,13 @@ enum class Constant : std::uint8_t {
   kCache,
   kVector,
   kMatrix,
-  kAttention,
   kLink,
   kLaunch,
   kFill,
   kCollective,
   kStep
 };
-inline constexpr int kConstants = 10;
+inline constexpr int kConstants = 9;
 
 // -1 = the end that makes things slower, 0 = the value, 1 = the end that makes them faster.
 using Tuning = std::array<int, kConstants>;
@@ -61,9 +60,7 @@ using Tuning = std::array<int, kConstants>;
 struct Rates {
   double cores = 1.0;
   std::array<double, workloads::kDtypeCount> core_flops{};  // achieved per core, 0 = no such dtype
-  double prefill_attention = 1.0;                           // share of a GEMM's rate
-  double decode_attention = 1.0;
-  double vector_fp32 = 1.0;  // achieved operations/s of the chip
+  double vector_fp32 = 1.0;                                 // achieved operations/s of the chip
   double vector_fp16 = 1.0;
   double special = 1.0;         // exp and friends per second
   double memory = 1.0;          // achieved B/s of the chip
@@ -81,9 +78,6 @@ struct Rates {
   double link_efficiency = 1.0;
   double tile_rows = 1.0;
   double tile_columns = 1.0;
-  double accumulator_rows = 1.0;
-  double accumulator_columns = 1.0;
-  double operand_sharing = 1.0;
   double fp4_fp8_rate = 1.0;
   bool widen_on_vector = true;
   tile::CoreRates core;  // what tile programs are priced with
