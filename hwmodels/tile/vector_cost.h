@@ -10,7 +10,6 @@ struct VectorCost {
   double special = 0.0;  // exponentials, reciprocals, square roots
   double convert = 0.0;  // block-scaled FP8 numbers unpacked
   double chain = 1.0;    // dependent instructions a result passes through, times the step's latency
-  bool packed = false;   // runs at the 16-bit rate
 };
 
 // Instruction counts as compilers for these units emit them; a division is a reciprocal and a
