@@ -14,10 +14,10 @@ struct LinkTime {
   double latency = 0.0;    // s, one way through every dimension used
 };
 
-// Every one of `ranks` devices sends `bytes` in equal parts to the others. Ranks fill the innermost
-// dimension first; a message takes one hop in every dimension in which its ends differ, so a fabric
-// of meshes carries (1 - 1/size) of the traffic on each dimension's links. Throws UnsupportedError
-// when the system has fewer devices.
+// Every one of `ranks` devices sends `bytes` in equal parts to the others, on the routes of
+// `FabricGraph`. Ranks fill the innermost dimension first, so a fabric of meshes carries
+// (1 - 1/size) of the traffic on each dimension's links. Exact for whole groups. Throws
+// UnsupportedError when the system has fewer devices.
 LinkTime all_to_all(const Hardware& hardware, const Rates& rates, double bytes, std::int64_t ranks);
 
 // The better of one-shot (everyone sends everything to everyone) and two-shot (reduce-scatter, then

@@ -128,7 +128,7 @@ tile::CoreRates core_rates(const Hardware& h, const Rates& r) {
   c.memory = r.memory;
   // A chip looked at by itself has no peers.
   if (!h.system.fabric.empty()) {
-    c.link = h.system.fabric.front().bandwidth.value() * r.link_efficiency;
+    c.link = h.system.outside_package().bandwidth.value() * r.link_efficiency;
   }
   c.cache_latency = h.chip.cache().latency.value();
   c.memory_latency = r.load_latency;

@@ -20,7 +20,17 @@ std::int64_t SystemSpec::scale_up_domain() const {
   return product;
 }
 
+const FabricDimension& SystemSpec::outside_package() const {
+  std::int64_t product = 1;
+  for (const FabricDimension& d : fabric) {
+    product *= d.size;
+    if (product > devices_per_package) return d;
+  }
+  return fabric.back();
+}
+
 namespace {
+constexpr std::array<std::string_view, 3> kRoutingNames = {"direct", "two_path", "all_path"};
 constexpr std::array<std::string_view, 3> kTopologyNames = {"switch", "full_mesh", "clos"};
 constexpr std::int64_t kMostDevices = 1'048'576;
 }  // namespace
@@ -49,9 +59,36 @@ void describe(ConfigVisitor& v, SystemSpec& system) {
                  d.oversubscription, UnitKind::kNumber,
                  {.min = 1.0, .max = 64.0, .open_low = false});
         w.boolean({"scale_up", "memory semantics, inside the super-node"}, d.scale_up);
+        w.boolean({"rails", "a port reaches only those of the same place in the other groups",
+                   Need::kOptional},
+                  d.rails);
+        w.boolean(
+            {"shares_ports", "a switch level above the dimension inside it, through its ports",
+             Need::kOptional},
+            d.shares_ports);
+        w.boolean({"reduces", "its switches can add up what passes through them", Need::kOptional},
+                  d.reduces);
+        base::quantity(w,
+                       {"granularity", "a message takes a whole number of these", Need::kOptional},
+                       d.granularity);
+        const bool switched = d.topology != LinkTopology::kFullMesh;
+        w.check(switched || !d.rails, "rails", "a full mesh has no rails");
+        w.check(switched || !d.shares_ports, "shares_ports", "a full mesh has links of its own");
+        w.check(switched || !d.reduces, "reduces", "a full mesh has no switches");
         w.text({"source", "id in configs/sources.yaml"}, d.source);
       },
-      {.min = 1, .max = 8});
+      {.min = 1, .max = kMostDimensions});
+  bool has_inner_ports = true;
+  for (std::size_t i = 0; i < system.fabric.size(); ++i) {
+    if (!system.fabric[i].shares_ports) continue;
+    has_inner_ports = has_inner_ports && i > 0 && !system.fabric[i].rails &&
+                      !system.fabric[i - 1].rails &&
+                      system.fabric[i - 1].topology != LinkTopology::kFullMesh;
+  }
+  v.check(has_inner_ports, "fabric",
+          "shares_ports needs a switched dimension without rails just inside");
+  base::choice(v, {"routing", "ways through the fabric", Need::kOptional}, system.routing,
+               kRoutingNames);
   std::int64_t devices = 1;
   bool small_enough = true;
   for (const FabricDimension& d : system.fabric) {

@@ -244,7 +244,7 @@ TEST(Systems, SizesMultiplyToDevicesAndScaleUpDomain) {
 
 TEST(Systems, LinksAreThePublishedOnesPerDirection) {
   const auto inner = [](const char* system) {
-    return test_support::hardware(system).system.fabric.front().bandwidth.value() * 1e-9;
+    return test_support::hardware(system).system.outside_package().bandwidth.value() * 1e-9;
   };
   EXPECT_EQ(inner("hgx_a100"), 300);
   EXPECT_EQ(inner("hgx_h100"), 450);

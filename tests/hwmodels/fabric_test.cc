@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "hwmodels/fabric_graph.h"
 #include "tests/hwmodels/fixtures.h"
 #include "tests/sim/base/test_support.h"
 
@@ -37,9 +38,11 @@ Hardware two_meshes() {
       {dimension(LinkTopology::kFullMesh, 8, 392), dimension(LinkTopology::kFullMesh, 8, 392)});
 }
 
-Hardware four_boards() {
-  return with(
+Hardware four_boards(bool rails = true) {
+  Hardware h = with(
       {dimension(LinkTopology::kSwitch, 8, 450), dimension(LinkTopology::kSwitch, 4, 50, false)});
+  h.system.fabric[1].rails = rails;
+  return h;
 }
 
 const Rates kPerfect = [] {
@@ -83,6 +86,32 @@ TEST(AllToAll, AcrossNodesTheNetworkCardsCarryWhatLeavesTheNode) {
   EXPECT_DOUBLE_EQ(t.scale_out, 24e6 / 50e9);
   const LinkTime half = all_to_all(four_boards(), kPerfect, 15 * kMegabyte, 16);
   EXPECT_DOUBLE_EQ(half.scale_out, 8e6 / 50e9);
+}
+
+TEST(AllToAll, WithoutRailsWhatLeavesTheNodeStaysOffItsSwitch) {
+  const LinkTime t = all_to_all(four_boards(false), kPerfect, 31 * kMegabyte, 32);
+  EXPECT_DOUBLE_EQ(t.scale_up, 7e6 / 450e9);
+  EXPECT_DOUBLE_EQ(t.scale_out, 24e6 / 50e9);
+  EXPECT_DOUBLE_EQ(t.latency, 1e-6);
+}
+
+TEST(AllToAll, AllPathSharesTheTrafficOfACabinetBetweenMeshesAndClosPorts) {
+  Hardware h = test_support::hardware("atlas_950_cabinet");
+  h.system.routing = FabricRouting::kAllPath;
+  const double before = 56e6 / 392e9;
+  const double detour = detour_share(h.system, FabricRouting::kAllPath);
+  const LinkTime t = all_to_all(h, kPerfect, 63 * kMegabyte, 64);
+  EXPECT_NEAR(t.scale_up, 49e6 * detour / 224e9, 1e-15);
+  EXPECT_NEAR(t.scale_up, before * (1.0 - 0.875 * detour), 1e-15);
+}
+
+TEST(AllToAll, ASwitchLevelAboveUsesTheSamePorts) {
+  // 15 peers: one in the package, fourteen through the ports, of which none are lost to levels.
+  const Hardware node = test_support::hardware("atlas_a3_server");
+  const LinkTime t = all_to_all(node, kPerfect, 15 * kMegabyte, 16);
+  EXPECT_DOUBLE_EQ(t.scale_up, 14e6 / 196e9);
+  const Hardware pod = test_support::hardware("cloudmatrix384");
+  EXPECT_DOUBLE_EQ(all_to_all(pod, kPerfect, 767 * kMegabyte, 768).scale_up, 766e6 / 196e9);
 }
 
 TEST(AllToAll, OneRankMovesNothing) {
