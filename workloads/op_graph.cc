@@ -688,7 +688,7 @@ class Builder {
                                             std::int64_t tokens, std::int64_t experts,
                                             std::int64_t topk) const {
     const std::int64_t most = std::min(groups, rows);
-    if (plan_.routing == Routing::kBalanced) return most;
+    if (plan_.routing.kind == Routing::kBalanced) return most;
     // Each token picks topk distinct experts: an expert stays idle with (1 - topk /
     // experts)^tokens.
     const double idle = std::pow(1.0 - static_cast<double>(topk) / static_cast<double>(experts),

@@ -14,7 +14,6 @@ namespace foretoken::workloads {
 namespace {
 
 constexpr std::array<std::string_view, 3> kOverlapNames = {"none", "shared", "waves"};
-constexpr std::array<std::string_view, 2> kRoutingNames = {"balanced", "uniform"};
 constexpr std::int64_t kMostRanks = 1'048'576;
 
 template <std::size_t N>
@@ -68,7 +67,7 @@ ParallelPlan parse_plan(std::string_view text) {
       continue;
     }
     if (key == "routing") {
-      plan.routing = static_cast<Routing>(index_in(kRoutingNames, key, value));
+      plan.routing = parse_routing(value);
       continue;
     }
     std::int64_t number = 0;
@@ -77,9 +76,10 @@ ParallelPlan parse_plan(std::string_view text) {
     } catch (const std::invalid_argument& error) {
       throw base::UsageError(fmt::format("plan: '{}': {}", key, error.what()));
     }
-    if (number < 1 || number > kMostRanks) {
-      throw base::UsageError(
-          fmt::format("plan: '{}' must be between 1 and {}, not {}", key, kMostRanks, number));
+    const std::int64_t least = key == "replicas" ? 0 : 1;
+    if (number < least || number > kMostRanks) {
+      throw base::UsageError(fmt::format("plan: '{}' must be between {} and {}, not {}", key, least,
+                                         kMostRanks, number));
     }
     if (key == "tp") {
       plan.tp = number;
@@ -94,9 +94,13 @@ ParallelPlan parse_plan(std::string_view text) {
       ep_given = true;
     } else if (key == "waves") {
       plan.waves = number;
+    } else if (key == "replicas") {
+      plan.replicas = number;
     } else {
-      throw base::UsageError(fmt::format(
-          "plan: unknown key '{}'; known: tp, dp, cp, pp, ep, overlap, waves, routing", key));
+      throw base::UsageError(
+          fmt::format("plan: unknown key '{}'; known: tp, dp, cp, pp, ep, overlap, waves, routing, "
+                      "replicas",
+                      key));
     }
   }
   // Each factor is bounded, so the product stays far below 2^63 only when checked step by step.
@@ -136,6 +140,20 @@ void require_possible(const ParallelPlan& plan, const ModelSpec& m) {
   }
   if (plan.ep > m.experts) {
     refuse(fmt::format("{} experts cannot be spread over {} ranks", m.experts, plan.ep));
+  }
+  if (plan.replicas > m.experts * (plan.ep - 1)) {
+    refuse(fmt::format("{} replicas of {} experts are more than EP{} can hold once each",
+                       plan.replicas, m.experts, plan.ep));
+  }
+  if (plan.replicas > 0 && m.experts == 0) refuse("there are no experts to replicate");
+  if (plan.routing.kind == Routing::kPopularity &&
+      static_cast<std::int64_t>(plan.routing.data->popularity.size()) != m.experts) {
+    refuse(fmt::format("{} gives the popularity of {} experts, not of {}", plan.routing.data->file,
+                       plan.routing.data->popularity.size(), m.experts));
+  }
+  if (plan.routing.kind == Routing::kRecorded && plan.routing.data->topk != m.experts_per_token) {
+    refuse(fmt::format("{} records {} choices of a token, not {}", plan.routing.data->file,
+                       plan.routing.data->topk, m.experts_per_token));
   }
   if (plan.pp > static_cast<std::int64_t>(m.layers.size())) {
     refuse(fmt::format("{} layers do not fill {} pipeline stages", m.layers.size(), plan.pp));

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "workloads/count.h"
+#include "workloads/routing.h"
 
 namespace foretoken::workloads {
 
@@ -14,12 +15,6 @@ enum class Overlap : std::uint8_t {
   kNone,    // dispatch, experts, combine one after another
   kShared,  // the shared expert runs while tokens travel
   kWaves,   // and experts run in waves: while one computes, the next arrives, the last returns
-};
-
-// Which experts the tokens choose.
-enum class Routing : std::uint8_t {
-  kBalanced,  // every expert gets its equal share of the token-expert pairs
-  kUniform,   // independent uniform choices: some experts of a small batch stay idle
 };
 
 // Attention runs data-parallel over dp groups of tp ranks (context-parallel over cp in prefill);
@@ -32,7 +27,8 @@ struct ParallelPlan {
   std::int64_t ep = 1;
   Overlap overlap = Overlap::kShared;
   std::int64_t waves = 4;  // with kWaves
-  Routing routing = Routing::kUniform;
+  RoutingSpec routing = Routing::kUniform;
+  std::int64_t replicas = 0;  // expert slots of a layer beyond one for each expert
 
   [[nodiscard]] std::int64_t stage_ranks() const { return tp * dp * cp; }
   [[nodiscard]] std::int64_t devices() const { return stage_ranks() * pp; }
@@ -42,8 +38,9 @@ struct ParallelPlan {
 // "DP64 EP64", "TP8 PP2 EP8": the degrees above one, or "single device".
 std::string to_string(const ParallelPlan& plan);
 
-// Parses "dp=64,ep=64,overlap=waves" (keys tp dp cp pp ep overlap waves routing). ep defaults to
-// all ranks of a stage. Throws base::UsageError.
+// Parses "dp=64,ep=64,overlap=waves" (keys tp dp cp pp ep overlap waves routing replicas). ep
+// defaults to all ranks of a stage. Throws base::UsageError; ConfigError for a file that routing
+// names.
 ParallelPlan parse_plan(std::string_view text);
 
 // Throws base::UnsupportedError when the model cannot be divided so: heads, output groups, experts.
