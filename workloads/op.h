@@ -143,7 +143,8 @@ struct Route {
 };
 
 // Tokens to the ranks that hold their experts, and their results back. `pairs` token-expert pairs
-// leave this rank's tokens; `remote` of them for other ranks.
+// leave this rank's tokens; `remote` of them for other ranks, or as many as arrive from other ranks
+// where that is more.
 struct Dispatch {
   std::int64_t tokens, pairs, remote, hidden, ranks;
   Dtype element;

@@ -6,6 +6,7 @@
 #include <initializer_list>
 
 #include "sim/base/error.h"
+#include "workloads/routing_load.h"
 
 namespace foretoken::workloads {
 
@@ -643,7 +644,9 @@ class Builder {
     const bool travels = plan_.ep > 1 && !local;
     const std::int64_t mine = share(n, plan_.tp, tp_rank_);
     const std::int64_t pairs = mine * topk;
-    const std::int64_t remote = pairs - pairs / plan_.ep;
+    const ExpertShare load = expert_share(l, stage_tokens, experts, topk);
+    // A rank that many tokens choose is bound by what arrives and what it returns.
+    const std::int64_t remote = std::max(pairs - pairs / plan_.ep, load.arriving);
     Id sent = route;
     if (travels) {
       sent = add(Role::kDispatch, Component::kOther,
@@ -657,21 +660,15 @@ class Builder {
     }
     const std::int64_t moe_tp = plan_.stage_ranks() / plan_.ep;
     const std::int64_t inner = m_.expert_inner / moe_tp;
-    const std::int64_t groups = share(experts, plan_.ep, ep_rank_);
-    // Under an even choice rows follow the experts: a rank with one more expert has its rows too.
-    const std::int64_t all_pairs = stage_tokens * topk;
-    const std::int64_t rows = all_pairs * (experts * (ep_rank_ + 1) / plan_.ep) / experts -
-                              all_pairs * (experts * ep_rank_ / plan_.ep) / experts;
-    const std::int64_t active = active_experts(groups, rows, stage_tokens, experts, topk);
     Id e = add(Role::kExpertGateUp, Component::kRoutedExperts,
-               GroupedGemm{rows, groups, active, 2 * inner, m_.hidden, expert_input,
+               GroupedGemm{load.rows, load.groups, load.active, 2 * inner, m_.hidden, expert_input,
                            p_.expert_weight, p_.expert_compute, Dtype::kBf16, p_.fp8_block},
                {sent, xq});
-    e = vector(Role::kExpertSwiglu, VectorKind::kSwiglu, rows, inner, Dtype::kBf16, expert_input,
-               {e});
+    e = vector(Role::kExpertSwiglu, VectorKind::kSwiglu, load.rows, inner, Dtype::kBf16,
+               expert_input, {e});
     e = add(Role::kExpertDown, Component::kRoutedExperts,
-            GroupedGemm{rows, groups, active, m_.hidden, inner, expert_input, p_.expert_weight,
-                        p_.expert_compute, Dtype::kBf16, p_.fp8_block},
+            GroupedGemm{load.rows, load.groups, load.active, m_.hidden, inner, expert_input,
+                        p_.expert_weight, p_.expert_compute, Dtype::kBf16, p_.fp8_block},
             {e});
     if (travels) {
       e = add(Role::kCombine, Component::kOther,
@@ -682,6 +679,43 @@ class Builder {
                  {e, shared});
     }
     return all_reduce(Role::kFfnAllReduce, n, e);
+  }
+
+  // What this rank's experts get of a layer's pairs.
+  struct ExpertShare {
+    std::int64_t rows = 0;
+    std::int64_t groups = 0;    // slots of experts
+    std::int64_t active = 0;    // of them with rows
+    std::int64_t arriving = 0;  // pairs from other ranks, where choices are skewed
+  };
+  [[nodiscard]] ExpertShare expert_share(const LayerSpec& l, std::int64_t tokens,
+                                         std::int64_t experts, std::int64_t topk) const {
+    // Draft layers have a router, and maybe a number of experts, of their own.
+    const std::int64_t replicas = draft_ ? 0 : plan_.replicas;
+    const RoutingSpec& routing = plan_.routing;
+    const bool own_data = routing.data == nullptr || !draft_;
+    const bool hashes = routing.kind != Routing::kHash || l.hash_routing;
+    const bool skewed = is_skewed(routing.kind) && own_data && hashes;
+    const std::int64_t pairs = tokens * topk;
+    ExpertShare out;
+    out.groups = share(experts + replicas, plan_.ep, ep_rank_);
+    if (!skewed) {
+      // Under an even choice rows follow the experts: a rank with one more expert has its rows too.
+      out.rows = replicas > 0 ? share(pairs, plan_.ep, ep_rank_)
+                              : pairs * (experts * (ep_rank_ + 1) / plan_.ep) / experts -
+                                    pairs * (experts * ep_rank_ / plan_.ep) / experts;
+      out.active = active_experts(out.groups, out.rows, tokens, experts, topk);
+      return out;
+    }
+    // The last rank stands for the slowest, the others share what it leaves.
+    const ExpectedLoad slowest =
+        expected_load({.routing = routing, .experts = experts, .topk = topk, .tokens = tokens},
+                      plan_.ep, replicas);
+    out.rows = ep_rank_ == plan_.ep - 1 ? slowest.pairs
+                                        : share(pairs - slowest.pairs, plan_.ep - 1, ep_rank_);
+    out.active = std::min({out.groups, out.rows, slowest.touched});
+    out.arriving = out.rows - out.rows / plan_.ep;
+    return out;
   }
 
   [[nodiscard]] std::int64_t active_experts(std::int64_t groups, std::int64_t rows,

@@ -145,7 +145,6 @@ void require_possible(const ParallelPlan& plan, const ModelSpec& m) {
     refuse(fmt::format("{} replicas of {} experts are more than EP{} can hold once each",
                        plan.replicas, m.experts, plan.ep));
   }
-  if (plan.replicas > 0 && m.experts == 0) refuse("there are no experts to replicate");
   if (plan.routing.kind == Routing::kPopularity &&
       static_cast<std::int64_t>(plan.routing.data->popularity.size()) != m.experts) {
     refuse(fmt::format("{} gives the popularity of {} experts, not of {}", plan.routing.data->file,

@@ -18,6 +18,9 @@ namespace {
 constexpr std::int64_t kExpectedDraws = 64;
 // Above this many tokens the number that choose an expert is drawn at once, not token by token.
 constexpr std::int64_t kTokenByToken = 512;
+// Work and memory of a draw grow with both; no model is near.
+constexpr std::int64_t kMostExperts = 65536;
+constexpr std::int64_t kMostChoices = 1024;
 // Popularity of the power law as the public collectors of expert-parallel kernels draw it: from one
 // pair for the least to four fifths of all tokens for the most popular expert.
 constexpr double kLeastPopular = 1.0;
@@ -436,6 +439,11 @@ RoutingGenerator::RoutingGenerator(RoutingCase one) : case_(std::move(one)) {
     throw base::UnsupportedError(
         fmt::format("a token cannot choose {} of {} experts", case_.topk, case_.experts));
   }
+  if (case_.experts > kMostExperts || case_.topk > kMostChoices) {
+    throw base::UnsupportedError(fmt::format("{} choices of {} experts are more than {} of {}",
+                                             case_.topk, case_.experts, kMostChoices,
+                                             kMostExperts));
+  }
   if (routing.kind == Routing::kPopularity) {
     const auto given = static_cast<std::int64_t>(routing.data->popularity.size());
     if (given != case_.experts) {
@@ -600,8 +608,21 @@ std::vector<std::int64_t> RoutingGenerator::pairs(std::uint64_t draw) const {
         return apportion(expected, total);
       }
       break;
-    case Routing::kRecorded:
-      break;
+    case Routing::kRecorded: {
+      // Whole rounds of the recording, and a stretch.
+      const std::vector<std::int32_t>& all = case_.routing.data->choices;
+      const std::int64_t rounds = total / static_cast<std::int64_t>(all.size());
+      for (const std::int32_t e : all) counts[static_cast<std::size_t>(e)] += rounds;
+      const std::int64_t rest = total - rounds * static_cast<std::int64_t>(all.size());
+      Random random(case_.seed, stream_of(kTokens, draw));
+      std::size_t from =
+          at(random.below(static_cast<std::int64_t>(all.size()) / case_.topk)) * at(case_.topk);
+      for (std::int64_t i = 0; i < rest; ++i) {
+        ++counts[static_cast<std::size_t>(all[from])];
+        from = from + 1 == all.size() ? 0 : from + 1;
+      }
+      return counts;
+    }
   }
   for (const std::int32_t e : sample(weights(draw), draw)) ++counts[static_cast<std::size_t>(e)];
   return counts;
@@ -729,11 +750,7 @@ LoadPercentiles load_percentiles(const RoutingCase& one, std::int64_t ranks, std
   out.mean /= n;
   out.touched /= n;
   out.most_touched /= n;
-  for (std::size_t d = 1; d < factors.size(); ++d) {
-    if (std::abs(factors[d] - out.mean) < std::abs(factors[out.typical_draw] - out.mean)) {
-      out.typical_draw = d;
-    }
-  }
+  const std::vector<double> by_draw = factors;
   std::sort(factors.begin(), factors.end());
   // The smallest factor that at least this share of draws does not exceed.
   const auto percentile = [&](double share_of) {
@@ -743,6 +760,8 @@ LoadPercentiles load_percentiles(const RoutingCase& one, std::int64_t ranks, std
   out.p50 = percentile(0.5);
   out.p90 = percentile(0.9);
   out.p99 = percentile(0.99);
+  out.typical_draw = static_cast<std::uint64_t>(std::find(by_draw.begin(), by_draw.end(), out.p50) -
+                                                by_draw.begin());
   return out;
 }
 

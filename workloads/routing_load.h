@@ -143,7 +143,7 @@ struct LoadPercentiles {
   double mean = 1.0, p50 = 1.0, p90 = 1.0, p99 = 1.0;  // of RankLoad::factor
   double touched = 0.0;                                // mean, of the slowest rank
   double most_touched = 0.0;                           // mean
-  // The draw whose factor is nearest the mean: one set of rows to price in place of all.
+  // The draw with the median factor: what one draw, as a benchmark makes, most likely resembles.
   std::uint64_t typical_draw = 0;
 };
 LoadPercentiles load_percentiles(const RoutingCase& one, std::int64_t ranks,

@@ -16,6 +16,7 @@
 #include "sim/task/estimate.h"
 #include "workloads/positions.h"
 #include "workloads/precision.h"
+#include "workloads/routing_load.h"
 
 namespace foretoken::analysis::validation {
 
@@ -86,6 +87,20 @@ ExpertLoad expert_load(const RoutedExpertsCase& c) {
     load.groups.push_back({rows, count});
     load.pairs += rows * count;
   };
+  const w::RoutingSpec routing = w::routing_distribution(c.routing);
+  if (routing.kind != w::Routing::kBalanced) {
+    // The collector draws one popularity and measures the rank that gets most.
+    const w::RoutingCase one{
+        .routing = routing, .experts = c.experts, .topk = c.topk, .tokens = c.tokens};
+    const std::uint64_t draw = w::load_percentiles(one, c.ep).typical_draw;
+    const w::RankLoad slowest = w::slowest_rank(w::RoutingGenerator(one), one, c.ep, 0, draw);
+    for (const std::int64_t n : slowest.rows) {
+      if (load.groups.empty() || load.groups.back().rows != n) load.groups.push_back({n, 0});
+      ++load.groups.back().count;
+    }
+    load.pairs = slowest.pairs;
+    return load;
+  }
   if (c.ep > 1 && c.topk == 8 && c.experts == 256) {
     // V3's group-limited choice on one-hot scores: ties go to the first experts, so that every
     // token brings four choices to the same four experts of this rank and one spread over all.
@@ -296,10 +311,6 @@ Prediction KernelPredictor::time_of(const GroupedGemmCase& c) {
 }
 
 Prediction KernelPredictor::time_of(const RoutedExpertsCase& c) {
-  if (!c.routing.empty() && c.routing != "balanced") {
-    throw UnsupportedError(
-        fmt::format("expert popularity {} is not modelled", base::quote(c.routing)));
-  }
   if (c.ep > c.experts || c.tp > c.inner || c.topk > c.experts) {
     throw UnsupportedError("more ranks or choices than experts");
   }

@@ -177,6 +177,9 @@ TEST(MemoryUse, IsWeightsByPlanAndCacheBySequence) {
   // Experts that do not divide: the fullest rank has ceil(256 / 6) = 43.
   EXPECT_DOUBLE_EQ(memory_use(s.deployment("dp=6"), 8192, 0.9).weights,
                    real(b.routed) * 43.0 / 256.0 + real(b.split + b.replicated));
+  // 16 more slots: 272 over eight ranks.
+  EXPECT_DOUBLE_EQ(memory_use(s.deployment("dp=8,replicas=16"), 8192, 0.9).weights,
+                   real(b.routed) * 34.0 / 256.0 + real(b.split + b.replicated));
   // Half the layers on each of two stages.
   const MemoryUse staged = memory_use(s.deployment("dp=8,pp=2"), 8192, 0.9);
   EXPECT_DOUBLE_EQ(staged.weights, (real(b.routed) / 8.0 + real(b.split + b.replicated)) / 2.0);

@@ -8,6 +8,7 @@
 
 #include "tests/workloads/test_support.h"
 #include "workloads/op_graph.h"
+#include "workloads/routing_load.h"
 
 namespace foretoken::workloads {
 namespace {
@@ -121,6 +122,80 @@ TEST(DataAndExpertParallelism, GivesTheLastRankTheLargestShare) {
       }
     }
   }
+}
+
+// The last rank stands for the slowest, and no pair is lost or done twice over all of them.
+TEST(SkewedRouting, GivesTheLastRankTheSlowestRanksLoad) {
+  for (const RoutingSpec& routing :
+       {RoutingSpec(Routing::kPowerLaw, 1.2), RoutingSpec(Routing::kPowerLawSampled, 1.2),
+        RoutingSpec(Routing::kZipf, 0.8)}) {
+    const std::int64_t sequences = 8 * 256;
+    const auto ranks =
+        ranks_of(pro(), {.dp = 8, .ep = 8, .routing = routing}, decode(sequences, 1'000));
+    EXPECT_EQ(total_of<GroupedGemm>(ranks, expert_rows), sequences * 6 * moe_layers(pro()));
+    const ExpectedLoad load =
+        expected_load({.routing = routing, .experts = 384, .topk = 6, .tokens = sequences}, 8, 0);
+    EXPECT_GT(load.pairs, sequences * 6 / 8 * 5 / 4);
+    for (const OpNode& n : ranks.back().nodes) {
+      if (n.role == Role::kExpertGateUp || n.role == Role::kExpertDown) {
+        const auto& e = std::get<GroupedGemm>(n.op);
+        EXPECT_EQ(e.rows, load.pairs);
+        EXPECT_EQ(e.active, load.touched);
+        EXPECT_LE(e.active, e.groups);
+      } else if (n.role == Role::kDispatch) {
+        // Seven of eight pairs come from elsewhere: more than this rank sends.
+        EXPECT_EQ(std::get<Dispatch>(n.op).remote, load.pairs - load.pairs / 8);
+      } else if (n.role == Role::kCombine) {
+        EXPECT_EQ(std::get<Combine>(n.op).remote, load.pairs - load.pairs / 8);
+      }
+    }
+    for (const OpNode& n : ranks.front().nodes) {
+      if (n.role == Role::kDispatch) {
+        EXPECT_EQ(std::get<Dispatch>(n.op).remote, 256 * 6 * 7 / 8);
+      }
+    }
+  }
+}
+
+// Layers that choose by token id are skewed by the frequency of tokens, the others are not.
+TEST(SkewedRouting, ByHashConcernsHashLayersOnly) {
+  const std::int64_t sequences = 8 * 256;
+  const ParallelPlan plan{.dp = 8, .ep = 8, .routing = Routing::kHash};
+  const auto ranks = ranks_of(pro(), plan, decode(sequences, 1'000));
+  int hashed = 0;
+  for (const Block& block : ranks.back().blocks) {
+    const bool hash = block.name.find("hash") != std::string_view::npos;
+    for (const OpNode& n : ranks.back().ops(block)) {
+      if (n.role != Role::kExpertGateUp) continue;
+      const std::int64_t rows = std::get<GroupedGemm>(n.op).rows;
+      if (hash) {
+        EXPECT_GT(rows, sequences * 6 / 8 * 11 / 10);
+        ++hashed;
+      } else {
+        EXPECT_EQ(rows, sequences * 6 / 8);
+      }
+    }
+  }
+  EXPECT_GT(hashed, 0);
+}
+
+TEST(Replicas, TakeSlotsAndLevelTheLoad) {
+  const std::int64_t sequences = 8 * 1024;
+  const auto gate_up = [&](const RoutingSpec& routing, std::int64_t replicas) {
+    const auto ranks = ranks_of(pro(), {.dp = 8, .ep = 8, .routing = routing, .replicas = replicas},
+                                decode(sequences, 1'000));
+    EXPECT_EQ(total_of<GroupedGemm>(ranks, expert_rows), sequences * 6 * moe_layers(pro()));
+    for (const OpNode& n : ranks.back().nodes) {
+      if (n.role == Role::kExpertGateUp) return std::get<GroupedGemm>(n.op);
+    }
+    return GroupedGemm{};
+  };
+  const RoutingSpec skewed(Routing::kPowerLaw, 1.2);
+  EXPECT_EQ(gate_up(skewed, 32).groups, 52);
+  EXPECT_LT(gate_up(skewed, 32).rows, gate_up(skewed, 0).rows * 2 / 3);
+  EXPECT_EQ(gate_up(Routing::kBalanced, 32).groups, 52);
+  EXPECT_EQ(gate_up(Routing::kBalanced, 32).rows, sequences * 6 / 8);
+  EXPECT_EQ(gate_up(Routing::kUniform, 32).active, 52);
 }
 
 // With 384 experts on 256 ranks some hold two and some one, and under an even choice the former get

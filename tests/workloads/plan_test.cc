@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <string>
 
 #include "tests/workloads/test_support.h"
@@ -35,6 +36,9 @@ TEST(ParsePlan, ReadsEveryKeyAndSpreadsExpertsOverTheStage) {
   EXPECT_EQ(parse_plan("ep=1,tp=8").ep, 1);
   EXPECT_EQ(parse_plan("dp=1K").dp, 1024);
   EXPECT_EQ(parse_plan("overlap=none").overlap, Overlap::kNone);
+  EXPECT_EQ(parse_plan("ep=8,dp=8,routing=power_law:1.2,replicas=16"),
+            (ParallelPlan{.dp = 8, .ep = 8, .routing = {Routing::kPowerLaw, 1.2}, .replicas = 16}));
+  EXPECT_EQ(parse_plan("replicas=0"), ParallelPlan{});
   EXPECT_EQ(parse_plan(""), ParallelPlan{});
 }
 
@@ -48,7 +52,10 @@ TEST(ParsePlan, SaysWhatIsWrong) {
   EXPECT_THAT(usage_error("tp=99999999999999999999999"), HasSubstr("plan: 'tp'"));
   EXPECT_THAT(usage_error("overlap=some"),
               AllOf(HasSubstr("'some'"), HasSubstr("none, shared, waves")));
-  EXPECT_THAT(usage_error("routing="), HasSubstr("balanced, uniform"));
+  EXPECT_THAT(usage_error("routing="), HasSubstr("balanced, uniform, hash"));
+  EXPECT_THAT(usage_error("routing=zipf"), HasSubstr("exponent"));
+  EXPECT_THAT(usage_error("replicas=-1"), HasSubstr("replicas"));
+  EXPECT_THAT(usage_error("replicas=2M"), HasSubstr("between 0 and 1048576"));
   EXPECT_THAT(usage_error(",tp=2"), HasSubstr("key=value"));
   EXPECT_THAT(usage_error("tp=2,,dp=2"), HasSubstr("key=value"));
   EXPECT_THAT(usage_error("tp=1048576,dp=1048576,cp=1048576,pp=1048576"), HasSubstr("more than"));
@@ -83,6 +90,18 @@ TEST(RequirePossible, NamesWhatDoesNotDivide) {
   EXPECT_THAT(refusal("dp=8,ep=4", flash()), HasSubstr("need plain tensor parallelism"));
   EXPECT_THAT(refusal("dp=512", flash()), HasSubstr("256 experts"));
   EXPECT_THAT(refusal("pp=62", pro()), HasSubstr("61 layers"));
+  EXPECT_THAT(refusal("replicas=1", pro()), HasSubstr("1 replicas of 384 experts"));
+  EXPECT_EQ(refusal("dp=2,replicas=384", pro()), "");
+  EXPECT_THAT(refusal("dp=2,replicas=385", pro()), HasSubstr("than EP2 can hold"));
+  ParallelPlan by_file = parse_plan("dp=2");
+  RoutingData data{.file = "counts.txt", .popularity = {1.0, 2.0}, .choices = {1}, .topk = 1};
+  by_file.routing = Routing::kPopularity;
+  by_file.routing.data = std::make_shared<const RoutingData>(data);
+  EXPECT_THAT(thrown<base::UnsupportedError>([&] { require_possible(by_file, pro()); }),
+              HasSubstr("counts.txt gives the popularity of 2 experts, not of 384"));
+  by_file.routing.kind = Routing::kRecorded;
+  EXPECT_THAT(thrown<base::UnsupportedError>([&] { require_possible(by_file, pro()); }),
+              HasSubstr("counts.txt records 1 choices of a token, not 6"));
   EXPECT_THAT(refusal("tp=4", edited_model("deepseek-v4-flash", {{"moe_intermediate_size", "6"}})),
               HasSubstr("expert width 6"));
   EXPECT_THAT(refusal("tp=4", edited_model("deepseek-v3.2", {{"intermediate_size", "18"}})),

@@ -94,6 +94,30 @@ TEST(KernelPredictor, OtherKernelsAreModelledToo) {
             0.0);
 }
 
+// The rank that gets most is measured: with many tokens it takes longer than an even share, with
+// few it reads fewer experts.
+TEST(KernelPredictor, SkewedExpertsArePricedByTheSlowestRank) {
+  const auto seconds = [](const char* routing, std::int64_t tokens) {
+    return predict(RoutedExpertsCase{{"b200_sxm", "", ""},
+                                     "",
+                                     "w4a8_mxfp4_mxfp8",
+                                     routing,
+                                     tokens,
+                                     7168,
+                                     3072,
+                                     384,
+                                     6,
+                                     1,
+                                     8})
+        .time.value();
+  };
+  const double many = seconds("power_law_1.2", 131072) / seconds("balanced", 131072);
+  EXPECT_GT(many, 1.5);
+  EXPECT_LT(many, 2.2);
+  EXPECT_LT(seconds("power_law_1.2", 128), 0.85 * seconds("balanced", 128));
+  EXPECT_GT(seconds("power_law_sampled_1.9", 131072), seconds("balanced", 131072));
+}
+
 TEST(KernelPredictor, WhatItCannotModelSaysWhatIsMissing) {
   EXPECT_EQ(refusal(DenseGemmCase{{"x100", "", ""}, "fp8", 1, 1, 1}),
             "no chip 'x100' in configs/chips");
@@ -106,8 +130,8 @@ TEST(KernelPredictor, WhatItCannotModelSaysWhatIsMissing) {
   const std::int64_t most = std::int64_t{1} << 40;
   EXPECT_EQ(refusal(DenseGemmCase{{"h200_sxm", "", ""}, "fp8", most, most, most}),
             "the case is too large to be counted exactly");
-  RoutedExpertsCase experts{{"b200_sxm", "", ""}, "", "fp8", "power_law_1.2", 1, 8, 8, 8, 1, 1, 1};
-  EXPECT_EQ(refusal(experts), "expert popularity 'power_law_1.2' is not modelled");
+  RoutedExpertsCase experts{{"b200_sxm", "", ""}, "", "fp8", "lognormal_1", 1, 8, 8, 8, 1, 1, 1};
+  EXPECT_EQ(refusal(experts), "expert popularity 'lognormal_1' is not modelled");
   AttentionModuleCase module = module_on("h200_sxm");
   module.model = "kimi-k3";
   EXPECT_EQ(refusal(module), "no model 'kimi-k3' in configs/models");
