@@ -157,8 +157,8 @@ struct Coster {
     // A query at position p sees (p + 1) / ratio entries; positions follow each other.
     const double seen = static_cast<double>(entries) / static_cast<double>(queries);
     const double middle = seen * static_cast<double>(ratio) - 1.0;
-    g.history = std::max<std::int64_t>(
-        0, static_cast<std::int64_t>(middle - static_cast<double>(g.queries - 1) / 2.0 + 0.5));
+    g.history =
+        std::max<std::int64_t>(0, std::llround(middle - static_cast<double>(g.queries - 1) / 2.0));
     return g;
   }
 

@@ -75,6 +75,7 @@ base::ExitCode calibrate(const Context& context, const CalibrateOptions& o) {
   const std::vector<std::string> names = o.data.empty() ? all_tables(context.configs) : o.data;
   std::vector<base::CsvTable> tables;
   std::vector<std::string> used;
+  tables.reserve(names.size());
   for (const std::string& name : names) tables.push_back(base::read_csv(name));
   validation::KernelPredictor predictor(context.configs);
   const std::vector<c::Row> rows = c::rows_of(tables, o.chips, predictor);

@@ -92,7 +92,7 @@ void describe(base::ConfigVisitor& v, GemmShape& s) {
 namespace {
 
 // The shapes of a design's kernel.
-GemmShape shape_type(const k::GemmDesign&) { return {}; }
+[[maybe_unused]] GemmShape shape_type(const k::GemmDesign&) { return {}; }
 
 double work_of(const GemmShape& s) {
   return static_cast<double>(s.groups) * static_cast<double>(s.m) * static_cast<double>(s.n) *
@@ -218,7 +218,7 @@ void describe(base::ConfigVisitor& v, AttentionShape& s) {
 
 namespace {
 
-AttentionShape shape_type(const k::AttentionDesign&) { return {}; }
+[[maybe_unused]] AttentionShape shape_type(const k::AttentionDesign&) { return {}; }
 double work_of(const AttentionShape& s) {
   return work_of(s.batch) * 1024.0 * static_cast<double>(s.heads);
 }
@@ -304,7 +304,7 @@ void describe(base::ConfigVisitor& v, RowShape& s) {
 
 namespace {
 
-RowShape shape_type(const k::RowDesign&) { return {}; }
+[[maybe_unused]] RowShape shape_type(const k::RowDesign&) { return {}; }
 double work_of(const RowShape& s) {
   return static_cast<double>(s.rows) * static_cast<double>(s.heads) * static_cast<double>(s.width) *
          16.0;
@@ -395,7 +395,7 @@ void describe(base::ConfigVisitor& v, HyperShape& s) {
 
 namespace {
 
-HyperShape shape_type(const k::HyperDesign&) { return {}; }
+[[maybe_unused]] HyperShape shape_type(const k::HyperDesign&) { return {}; }
 double work_of(const HyperShape& s) {
   return static_cast<double>(s.tokens) * static_cast<double>(s.hidden) *
          static_cast<double>(s.streams * s.streams * s.streams) * 64.0;
@@ -456,7 +456,7 @@ void describe(base::ConfigVisitor& v, ExpertRowsShape& s) {
 
 namespace {
 
-ExpertRowsShape shape_type(const k::MoeRowsDesign&) { return {}; }
+[[maybe_unused]] ExpertRowsShape shape_type(const k::MoeRowsDesign&) { return {}; }
 double work_of(const ExpertRowsShape& s) {
   return static_cast<double>(s.tokens * s.choices) *
          static_cast<double>(std::max(s.hidden, s.experts)) * 16.0;
@@ -523,7 +523,7 @@ IndexFormat index_format(const CoreRates& chip) {
                                          : IndexFormat::kBf16;
 }
 
-IndexShape shape_type(const k::IndexLogitsDesign&) { return {}; }
+[[maybe_unused]] IndexShape shape_type(const k::IndexLogitsDesign&) { return {}; }
 double work_of(const IndexShape& s) {
   return work_of(s.batch) * static_cast<double>(s.heads) * static_cast<double>(s.width);
 }
@@ -584,7 +584,7 @@ void describe(base::ConfigVisitor& v, TopKShape& s) {
 
 namespace {
 
-TopKShape shape_type(const k::TopKDesign&) { return {}; }
+[[maybe_unused]] TopKShape shape_type(const k::TopKDesign&) { return {}; }
 double work_of(const TopKShape& s) { return work_of(s.batch) * 64.0; }
 
 std::vector<TimingCase> timing_cases_of(const k::TopKDesign&, const CoreRates&) {
@@ -639,7 +639,7 @@ void describe(base::ConfigVisitor& v, CompressorShape& s) {
 
 namespace {
 
-CompressorShape shape_type(const k::CompressorDesign&) { return {}; }
+[[maybe_unused]] CompressorShape shape_type(const k::CompressorDesign&) { return {}; }
 double work_of(const CompressorShape& s) {
   return static_cast<double>(s.batch.sequences * s.batch.queries) * static_cast<double>(s.width) *
          64.0;
@@ -698,7 +698,7 @@ void describe(base::ConfigVisitor& v, RouteShape& s) {
 
 namespace {
 
-RouteShape shape_type(const k::RouteDesign&) { return {}; }
+[[maybe_unused]] RouteShape shape_type(const k::RouteDesign&) { return {}; }
 double work_of(const RouteShape& s) {
   return static_cast<double>(s.tokens * s.experts) * static_cast<double>(s.choices) * 8.0;
 }

@@ -33,7 +33,6 @@ constexpr VectorCost vector_cost(VectorKind kind) {
     case VectorKind::kDiv:
       return {.lane = 1.0, .special = 1.0, .chain = 5.0};
     case VectorKind::kExp:
-      return {.lane = 1.0, .special = 1.0, .chain = 4.0};
     case VectorKind::kRsqrt:
       return {.lane = 1.0, .special = 1.0, .chain = 4.0};
     case VectorKind::kSigmoid:
