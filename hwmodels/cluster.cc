@@ -26,7 +26,7 @@ std::vector<std::string> resource_names(const ClusterResources& resources,
 void Traffic::add(std::int64_t source, std::int64_t destination, double bytes) {
   assert(bytes >= 0.0);
   if (source == destination) return;
-  fabric_.route(source, destination, route_);
+  fabric_->route(source, destination, route_);
   latency_ = std::max(latency_, route_.latency());
   const double padded = route_.padded(bytes);
   for (const LinkShare& part : route_.links()) {
@@ -35,7 +35,7 @@ void Traffic::add(std::int64_t source, std::int64_t destination, double bytes) {
 }
 
 void Traffic::add_link(LinkId link, double bytes) {
-  demands_.push_back({resources_.link(link), base::Seconds{bytes / fabric_.rate(link)}});
+  demands_.push_back({resources_.link(link), base::Seconds{bytes / fabric_->rate(link)}});
 }
 
 task::TaskId add_transfer(task::TaskGraph& graph, task::LabelId label, const Traffic& traffic,

@@ -46,7 +46,7 @@ std::vector<std::string> resource_names(const ClusterResources& resources,
 class Traffic {
  public:
   Traffic(const FabricGraph& fabric, const ClusterResources& resources)
-      : fabric_(fabric), resources_(resources) {}
+      : fabric_(&fabric), resources_(resources) {}
 
   void clear() {
     demands_.clear();
@@ -62,7 +62,7 @@ class Traffic {
   [[nodiscard]] base::Seconds latency() const { return base::Seconds{latency_}; }
 
  private:
-  const FabricGraph& fabric_;
+  const FabricGraph* fabric_;
   ClusterResources resources_;
   Route route_;
   std::vector<task::Demand> demands_;
