@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "hwmodels/system_spec.h"
 #include "reference/model/checkpoint_writer.h"
 #include "reference/model/convert_checkpoint.h"
 #include "reference/study/precision_study.h"
@@ -48,6 +49,13 @@ struct StepOptions {
   std::string stack = "serving";
   double memory_share = 0.9;
   bool simulate = false;
+  bool all_devices = false;  // simulated together, instead of one that stands for them
+  std::optional<hwmodels::FabricRouting> routing;  // empty = as the system says
+  std::int64_t instances = 1;                      // copies of the plan, all devices only
+  bool strided = false;                            // copies dealt out over devices
+  std::optional<std::int64_t> cache_to;            // first device of a decode pool
+  std::string timeline;                            // file for Perfetto; empty = none
+  std::int64_t timeline_devices = 8;
 };
 base::ExitCode step(const Context& context, const StepOptions& options);
 

@@ -23,6 +23,7 @@ using foretoken::base::ConfigError;
 using foretoken::base::ExitCode;
 using foretoken::base::UnsupportedError;
 using foretoken::base::UsageError;
+using foretoken::hwmodels::FabricRouting;
 using foretoken::workloads::Phase;
 
 extern "C" void on_signal(int signal) {
@@ -112,6 +113,12 @@ struct StepText {
   std::string draft = "0";
   std::string phase = "decode";
   std::string evaluator = "estimate";
+  std::string devices = "class";
+  std::string routing;
+  std::string instances = "1";
+  std::string placement = "packed";
+  std::string cache_to;
+  std::string timeline_devices = "8";
 };
 
 void add_step_options(CLI::App& app, cli::StepOptions& o, StepText& text) {
@@ -136,6 +143,28 @@ void finish_step(cli::StepOptions& o, const StepText& text) {
   if (o.draft_tokens > 64) throw UsageError("--draft: at most 64");
   o.phase = text.phase == "decode" ? Phase::kDecode : Phase::kPrefill;
   o.simulate = text.evaluator == "simulate";
+  o.all_devices = text.devices == "all";
+  if (!text.routing.empty()) {
+    o.routing = text.routing == "direct"     ? FabricRouting::kDirect
+                : text.routing == "two_path" ? FabricRouting::kTwoPath
+                                             : FabricRouting::kAllPath;
+  }
+  o.instances = count_value("--instances", text.instances, 1);
+  o.strided = text.placement == "strided";
+  if (!text.cache_to.empty()) o.cache_to = count_value("--cache-to", text.cache_to, 1);
+  o.timeline_devices = count_value("--timeline-devices", text.timeline_devices, 1);
+  if (o.all_devices) {
+    if (!o.simulate) throw UsageError("--devices all needs --evaluator simulate");
+    if (o.cache_to && o.phase != Phase::kPrefill) {
+      throw UsageError("--cache-to: only prompts hand over their cache");
+    }
+    return;
+  }
+  if (o.instances > 1 || o.strided || o.cache_to || !o.timeline.empty()) {
+    throw UsageError(
+        "--instances, --placement, --cache-to and --timeline need --devices all and --evaluator "
+        "simulate");
+  }
 }
 
 struct ReferenceText {
@@ -478,6 +507,25 @@ ExitCode dispatch(int argc, char** argv) {
       ->add_option("--evaluator", step_text.evaluator,
                    "estimate (closed form) or simulate (SystemC)")
       ->check(CLI::IsMember({"estimate", "simulate"}));
+  step_app
+      ->add_option("--devices", step_text.devices,
+                   "class (one device stands for all) or all, simulated together")
+      ->check(CLI::IsMember({"class", "all"}));
+  step_app
+      ->add_option("--routing", step_text.routing,
+                   "ways through meshes (default: as the system's file says)")
+      ->check(CLI::IsMember({"direct", "two_path", "all_path"}));
+  step_app->add_option("--instances", step_text.instances,
+                       "all devices: copies of the plan, each with the batch");
+  step_app
+      ->add_option("--placement", step_text.placement,
+                   "of copies: packed one after another, or strided")
+      ->check(CLI::IsMember({"packed", "strided"}));
+  step_app->add_option("--cache-to", step_text.cache_to,
+                       "prefill: first device of the pool that takes over the cache");
+  step_app->add_option("--timeline", step.timeline, "file for the simulated step, for Perfetto");
+  step_app->add_option("--timeline-devices", step_text.timeline_devices,
+                       "how many devices it shows (default 8)");
   step_app->callback([&] {
     action = [&](const cli::Context& context) {
       finish_step(step, step_text);

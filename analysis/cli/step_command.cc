@@ -1,10 +1,12 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <ostream>
 #include <sstream>
 
 #include "analysis/cli/commands.h"
+#include "analysis/cluster_run.h"
 #include "analysis/reports/table.h"
 #include "analysis/step.h"
 #include "sim/base/config.h"
@@ -73,7 +75,7 @@ void require_fit(const StepOptions& o, const w::ParallelPlan& plan, const Memory
 }
 
 struct RoleTime {
-  w::Role role;
+  task::LabelId label;
   double seconds;
 };
 
@@ -81,7 +83,7 @@ std::vector<RoleTime> slowest_roles(const task::Timeline& timeline) {
   std::vector<RoleTime> roles;
   for (std::size_t i = 0; i < timeline.label_time.size(); ++i) {
     const double t = timeline.label_time[i].value();
-    if (t > 0.0) roles.push_back({static_cast<w::Role>(i), t});
+    if (t > 0.0) roles.push_back({static_cast<task::LabelId>(i), t});
   }
   std::stable_sort(roles.begin(), roles.end(),
                    [](const RoleTime& a, const RoleTime& b) { return a.seconds > b.seconds; });
@@ -92,7 +94,8 @@ std::vector<RoleTime> slowest_roles(const task::Timeline& timeline) {
 
 base::ExitCode step(const Context& context, const StepOptions& o) {
   const w::ModelSpec model = w::load_model(o.model, context.configs);
-  const hwmodels::Hardware hardware = hwmodels::load_hardware(o.system, context.configs);
+  hwmodels::Hardware hardware = hwmodels::load_hardware(o.system, context.configs);
+  if (o.routing) hardware.system.routing = *o.routing;
   const hwmodels::Stack stack = hwmodels::load_stack(o.stack, context.configs);
   const w::ParallelPlan plan =
       o.plan.empty() ? default_plan(model, hardware, o.batch) : w::parse_plan(o.plan);
@@ -109,12 +112,29 @@ base::ExitCode step(const Context& context, const StepOptions& o) {
   w::Batch batch = make_batch(o);
   // One pipeline stage works on one microbatch while the others are elsewhere.
   batch.sequences = (o.batch + plan.pp - 1) / plan.pp;
-  const StepResult r = o.simulate ? evaluator.simulate(batch) : evaluator.estimate(batch);
+  std::optional<ClusterRun> all;
+  if (o.all_devices) {
+    all.emplace(
+        deployment,
+        ClusterPlacement{.instances = o.instances, .strided = o.strided, .cache_to = o.cache_to},
+        batch);
+  }
+  if (!o.timeline.empty()) {
+    base::write_file(o.timeline,
+                     cluster_trace_json(*all,
+                                        fmt::format("{} on {}, {}", model.title,
+                                                    hardware.system.title, w::to_string(plan)),
+                                        o.timeline_devices));
+    context.err << fmt::format("wrote {}\n", o.timeline);
+  }
+  const StepResult r = all          ? all->result()
+                       : o.simulate ? evaluator.simulate(batch)
+                                    : evaluator.estimate(batch);
   const double seconds = r.time.value();
   const double tokens =
       static_cast<double>(o.batch) *
       (o.phase == w::Phase::kPrefill ? static_cast<double>(batch.new_tokens) : 1.0);
-  const auto roles = slowest_roles(evaluator.timeline());
+  const auto roles = slowest_roles(all ? all->timeline() : evaluator.timeline());
   const MemoryUse memory = memory_use(deployment, o.context, o.memory_share);
 
   if (context.format == Format::kJson) {
@@ -128,33 +148,42 @@ base::ExitCode step(const Context& context, const StepOptions& o) {
     }
     Json ops = Json::object();
     for (const RoleTime& t : roles) {
-      ops[std::string(w::kRoleNames[w::index_of(t.role)])] = t.seconds * 1e6;
+      ops[std::string(label_name(t.label))] = t.seconds * 1e6;
     }
-    const Json out{{"model", model.name},
-                   {"system", hardware.system.name},
-                   {"phase", o.phase == w::Phase::kDecode ? "decode" : "prefill"},
-                   {"plan", w::to_string(plan)},
-                   {"devices", plan.devices()},
-                   {"batch", o.batch},
-                   {"context", o.context},
-                   {"evaluator", o.simulate ? "simulate" : "estimate"},
-                   {"step_latency_us", seconds * 1e6},
-                   {"tokens_per_s", tokens / seconds},
-                   {"tput_per_gpu", tokens / seconds / static_cast<double>(plan.devices())},
-                   {"bound", bound_name(r.bound())},
-                   {"time_shares", shares},
-                   {"utilisation", used},
-                   {"latency_us_by_op", ops},
-                   {"weight_bytes_per_device", memory.weights},
-                   {"kv_bytes_per_sequence", memory.per_sequence},
-                   {"basis", base::to_string(hardware.basis())}};
+    Json out{{"model", model.name},
+             {"system", hardware.system.name},
+             {"phase", o.phase == w::Phase::kDecode ? "decode" : "prefill"},
+             {"plan", w::to_string(plan)},
+             {"devices", plan.devices()},
+             {"batch", o.batch},
+             {"context", o.context},
+             {"evaluator", o.simulate ? "simulate" : "estimate"},
+             {"step_latency_us", seconds * 1e6},
+             {"tokens_per_s", tokens / seconds},
+             {"tput_per_gpu", tokens / seconds / static_cast<double>(plan.devices())},
+             {"bound", bound_name(r.bound())},
+             {"time_shares", shares},
+             {"utilisation", used},
+             {"latency_us_by_op", ops},
+             {"weight_bytes_per_device", memory.weights},
+             {"kv_bytes_per_sequence", memory.per_sequence},
+             {"basis", base::to_string(hardware.basis())}};
+    if (all) {
+      Json links = Json::object();
+      for (const hwmodels::LinkUse& use : all->links()) {
+        links[use.name] = {{"mean", use.mean}, {"busiest", use.busiest}};
+      }
+      out["simulated_devices"] = all->step().devices();
+      out["instances"] = o.instances;
+      out["link_utilisation"] = links;
+    }
     context.out << out.dump(2) << "\n";
     return base::ExitCode::kOk;
   }
   Table t;
   t.columns = {{"op"}, {"time_us", true}, {"share", true}};
   for (const RoleTime& role : roles) {
-    t.rows.push_back({std::string(w::kRoleNames[w::index_of(role.role)]),
+    t.rows.push_back({std::string(label_name(role.label)),
                       fmt::format("{:.2f}", role.seconds * 1e6),
                       fmt::format("{:.1f} %", 100.0 * role.seconds / seconds)});
   }
@@ -178,7 +207,17 @@ base::ExitCode step(const Context& context, const StepOptions& o) {
         {std::string(bound_name(b)), fmt::format("{:.1f} %", 100.0 * r.shares[i]),
          b < hwmodels::kUnits ? fmt::format("{:.1f} %", 100.0 * r.utilisation[i]) : "–"});
   }
-  context.out << to_text(bounds) << "\n" << to_text(t);
+  context.out << to_text(bounds) << "\n";
+  if (all) {
+    Table links;
+    links.columns = {{"links"}, {"busy, mean", true}, {"busiest", true}};
+    for (const hwmodels::LinkUse& use : all->links()) {
+      links.rows.push_back({use.name, fmt::format("{:.1f} %", 100.0 * use.mean),
+                            fmt::format("{:.1f} %", 100.0 * use.busiest)});
+    }
+    context.out << to_text(links) << "\n";
+  }
+  context.out << to_text(t);
   return base::ExitCode::kOk;
 }
 

@@ -369,6 +369,41 @@ std::map<std::string, std::string> files_of(const fs::path& folder) {
   return out;
 }
 
+TEST(Cli, AllDevicesAnswerAsOneAndSayWhatTheirLinksDid) {
+  const Shell foretoken;
+  const std::string step =
+      "step --model deepseek-v4-pro --system atlas_950_cabinet --precision ascend-950 --context 8K "
+      "--batch 1024 --plan dp=64,overlap=waves --evaluator simulate --format json ";
+  const Outcome one = foretoken(step);
+  const Outcome all = foretoken(step + "--devices all --timeline step.json --timeline-devices 2");
+  ASSERT_EQ(all.code, 0) << all.err;
+  EXPECT_EQ(all.err, "wrote step.json\n");
+  const Json a = Json::parse(all.out);
+  EXPECT_NEAR(a["step_latency_us"].get<double>(),
+              Json::parse(one.out)["step_latency_us"].get<double>(), 1e-2);
+  EXPECT_EQ(a["simulated_devices"], 64);
+  EXPECT_GT(a["link_utilisation"]["board_mesh"]["busiest"].get<double>(), 0.0);
+  EXPECT_TRUE(
+      Json::parse(base::content_of(foretoken.folder / "step.json")).contains("traceEvents"));
+  // Part of the traffic takes the Clos.
+  const Outcome detour = foretoken(step + "--devices all --routing all_path");
+  EXPECT_GT(Json::parse(detour.out)["link_utilisation"]["clos"]["mean"].get<double>(), 0.0);
+}
+
+TEST(Cli, WhatNeedsAllDevicesSaysSo) {
+  const Shell foretoken;
+  const std::string step =
+      "step --model deepseek-v4-flash --system hgx_b200 --context 8K --batch 8 ";
+  expect_refused(foretoken(step + "--devices all"), 2,
+                 HasSubstr("--devices all needs --evaluator simulate"));
+  expect_refused(foretoken(step + "--evaluator simulate --instances 2"), 2,
+                 HasSubstr("need --devices all"));
+  expect_refused(foretoken(step + "--evaluator simulate --devices all --cache-to 8"), 2,
+                 HasSubstr("only prompts hand over their cache"));
+  expect_refused(foretoken(step + "--plan dp=8 --evaluator simulate --devices all --instances 2"),
+                 4, HasSubstr("hgx_b200 has 8 devices; 16 are needed"));
+}
+
 TEST(Cli, ASecondRunOverTheFirstLeavesIdenticalFiles) {
   const Shell foretoken;
   ASSERT_EQ(foretoken(kSmall + "--out o").code, 0);
