@@ -63,6 +63,33 @@ void FairShare::leave(task::TaskId id) {
   }
 }
 
+bool FairShare::enter_alone(task::TaskId id) {
+  const task::Task& task = graph_->tasks()[id];
+  assert(task.demand_count > 0);
+  for (const task::Demand& demand : graph_->demands(task)) {
+    if (!resources_[demand.resource].members.empty()) return false;
+    if (demand.busy.value() > task.service.value() * kFull) return false;
+  }
+  flows_[id].speed = 1.0;
+  flows_[id].limit = kNotSlowed;
+  for (std::uint32_t i = task.first_demand; i < task.first_demand + task.demand_count; ++i) {
+    const task::Demand& demand = graph_->demands()[i];
+    Resource& resource = resources_[demand.resource];
+    resource.contended = false;
+    weight_[i] = demand.busy / task.service;
+    slot_[i] = 0;
+    resource.members.push_back({id, i});
+  }
+  return true;
+}
+
+bool FairShare::slows_others(task::TaskId id) const {
+  for (const task::Demand& demand : graph_->demands(graph_->tasks()[id])) {
+    if (resources_[demand.resource].contended) return true;
+  }
+  return false;
+}
+
 void FairShare::update() {
   ++epoch_;
   changed_.clear();

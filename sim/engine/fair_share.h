@@ -25,6 +25,11 @@ class FairShare {
   void enter(task::TaskId task);
   void leave(task::TaskId task);
   void update();
+  // Enters a task none of whose resources is in use, at the speed it has alone, with no need of an
+  // update; false, and nothing done, where it would meet others or be slowed by itself.
+  bool enter_alone(task::TaskId task);
+  // Whether one of its resources slows tasks down, by the last update.
+  [[nodiscard]] bool slows_others(task::TaskId task) const;
 
   // Tasks in service whose speed or limit the last update() changed, each once.
   [[nodiscard]] std::span<const task::TaskId> changed() const { return changed_; }

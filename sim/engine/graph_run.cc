@@ -11,10 +11,15 @@ using base::Seconds;
 using task::Task;
 using task::TaskId;
 
-void GraphRun::begin(const task::TaskGraph& graph, task::Timeline& out, bool expand_repeats) {
+void GraphRun::begin(const task::TaskGraph& graph, task::Timeline& out, bool expand_repeats,
+                     double tolerance) {
+  assert(tolerance >= 0.0);
   graph_ = &graph;
   out_ = &out;
   expand_repeats_ = expand_repeats;
+  tolerance_ = tolerance;
+  overdue_ = false;
+  waiting_.clear();
   segment_ = 0;
   segment_count_ = graph.segments().size();
   repetition_ = 0;
@@ -94,6 +99,7 @@ void GraphRun::step() {
     const TaskId id = events_.pop();
     if (states_[id].in_service) {
       progress(id, now);
+      if (tolerance_ > 0.0 && share_.slows_others(id)) put_off(now);
       share_.leave(id);
       finish(id, now);
     } else {
@@ -130,7 +136,21 @@ void GraphRun::enter_service(TaskId id, Seconds now) {
   state.in_service = true;
   state.remaining = task.service;
   state.since = now;
-  share_.enter(id);
+  if (tolerance_ == 0.0) {
+    share_.enter(id);
+  } else if (share_.enter_alone(id)) {
+    state.speed = 1.0;
+    events_.set(id, now + state.remaining);
+  } else {
+    waiting_.push_back(id);
+    put_off(now);
+  }
+}
+
+void GraphRun::put_off(Seconds now) {
+  if (overdue_) return;
+  overdue_ = true;
+  due_ = now + now * tolerance_;
 }
 
 void GraphRun::finish(TaskId id, Seconds now) {
@@ -149,6 +169,13 @@ void GraphRun::settle(Seconds now) {
     const TaskId id = ready_.back();
     ready_.pop_back();
     start(id, now);
+  }
+  if (tolerance_ > 0.0) {
+    // As long as something else happens in time, sharing can wait for it.
+    if (!overdue_ || (!events_.empty() && events_.top_time() < due_)) return;
+    overdue_ = false;
+    for (const TaskId id : waiting_) share_.enter(id);
+    waiting_.clear();
   }
   share_.update();
   for (const TaskId id : share_.changed()) {

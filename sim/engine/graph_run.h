@@ -16,8 +16,9 @@ namespace foretoken::engine {
 // it starts, nor one repetition on those before it. Storage is kept from run to run.
 class GraphRun {
  public:
-  // Both arguments must stay until done() or the next begin().
-  void begin(const task::TaskGraph& graph, task::Timeline& out, bool expand_repeats);
+  // Graph and timeline must stay until done() or the next begin().
+  void begin(const task::TaskGraph& graph, task::Timeline& out, bool expand_repeats,
+             double tolerance = 0.0);
 
   [[nodiscard]] bool done() const { return segment_ == segment_count_; }
   // Of the next event, since begin(). Only while not done().
@@ -51,12 +52,16 @@ class GraphRun {
   void enter_service(task::TaskId id, base::Seconds now);
   void finish(task::TaskId id, base::Seconds now);
   void settle(base::Seconds now);
+  void put_off(base::Seconds now);
   void progress(task::TaskId id, base::Seconds now);
   void attribute_critical_path(double weight);
 
   const task::TaskGraph* graph_ = nullptr;
   task::Timeline* out_ = nullptr;
   bool expand_repeats_ = false;
+  double tolerance_ = 0.0;
+  bool overdue_ = false;  // sharing changed and has not been worked out
+  base::Seconds due_;     // by then it must be
   std::size_t segment_ = 0;
   std::size_t segment_count_ = 0;
   std::uint32_t repetition_ = 0;
@@ -70,7 +75,8 @@ class GraphRun {
       successor_end_;  // per task; its list starts where the previous one ends
   std::vector<task::TaskId> successors_;
   std::vector<task::TaskId> ready_;
-  std::vector<Slowdown> slowdowns_;  // of this repetition
+  std::vector<task::TaskId> waiting_;  // past their latency, not yet sharing
+  std::vector<Slowdown> slowdowns_;    // of this repetition
 };
 
 }  // namespace foretoken::engine

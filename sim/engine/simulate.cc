@@ -36,7 +36,7 @@ class Kernel : public sc_core::sc_module {
   SimulateStats run(const task::TaskGraph& graph, task::Timeline& out,
                     const SimulateOptions& options) {
     assert(sc_core::sc_get_status() != sc_core::SC_RUNNING);
-    run_.begin(graph, out, options.expand_repeats);
+    run_.begin(graph, out, options.expand_repeats, options.tolerance);
     stats_ = {};
     error_ = nullptr;
     if (run_.done()) return stats_;

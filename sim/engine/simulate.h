@@ -11,6 +11,11 @@ struct SimulateOptions {
   // Runs every repetition of every segment instead of the first one of each. The answer is the same
   // (a segment starts with all resources idle); tests check that.
   bool expand_repeats = false;
+  // Share of the time since the repetition began by which a change of sharing may be put off, so
+  // that many are made at once: a task that meets others on a resource may begin its service, and
+  // those that were slowed may speed up, that much late. For large graphs of flows that end one by
+  // one. 0 is exact.
+  double tolerance = 0.0;
 };
 
 struct SimulateStats {

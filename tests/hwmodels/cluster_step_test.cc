@@ -199,6 +199,26 @@ TEST(ClusterStep, APopularRankSlowsTheLayerAndGetsMoreBytes) {
   EXPECT_GT(popular.in[3], popular.in[0]);
 }
 
+TEST(ClusterStep, ToleranceOfSharingMovesASkewedLayerByItsShare) {
+  const Case c{"atlas_950_cabinet", "deepseek-v4-pro", "dp=64,ep=64,overlap=waves",
+               decode(2048, 8192)};
+  const Stage s(c);
+  PairMatrix skewed = even_pairs(64, 192.0, s.model.experts);
+  for (std::size_t i = 0; i < skewed.pairs.size(); ++i) {
+    skewed.pairs[i] *= 0.5 + static_cast<double>(i * 37 % 64) / 64.0;
+  }
+  ClusterStep step(s.model, s.precision, s.plan, s.hardware, s.rates, s.stack,
+                   {.only_block = "moe"});
+  const std::vector<PairMatrix> loads = {skewed};
+  step.build(c.batch, loads);
+  task::Timeline exact;
+  task::Timeline rough;
+  engine::simulate(step.graph(), exact);
+  engine::simulate(step.graph(), rough, {.tolerance = 1e-3});
+  EXPECT_NE(rough.total.value(), exact.total.value());
+  EXPECT_NEAR(rough.total.value(), exact.total.value(), 5e-3 * exact.total.value());
+}
+
 TEST(ClusterStep, UnlikeExpertsNeedThemOverAllRanksOfAStage) {
   const Case c{"hgx_b200", "deepseek-v4-flash", "dp=8,ep=4", decode(64, 1024)};
   const Stage s(c);

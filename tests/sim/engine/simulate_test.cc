@@ -376,6 +376,48 @@ TEST(EngineOnRandomGraphs, WhatIsCriticalAddsUpToTheTotal) {
   });
 }
 
+// 64 flows that share one resource and end one by one.
+TaskGraph staircase() {
+  std::vector<TaskSpec> tasks;
+  for (std::uint32_t i = 0; i < 64; ++i) {
+    tasks.push_back({.queue = i, .demands = {{0, Seconds{1e-6 * (1.0 + 0.01 * i)}}}});
+  }
+  return build(1, 64, tasks);
+}
+
+TEST(Engine, AToleranceSavesUpdatesAndLosesLittle) {
+  const TaskGraph graph = staircase();
+  const double exact = simulated(graph).total.value();
+  double last = 0.0;
+  for (const double tolerance : {1e-6, 1e-3, 1e-2}) {
+    const double rough = simulated(graph, {.tolerance = tolerance}).total.value();
+    EXPECT_GE(rough, exact * (1.0 - 1e-12));
+    EXPECT_LE(rough, exact * (1.0 + 2.0 * tolerance));
+    EXPECT_GE(rough, last);
+    last = rough;
+  }
+  EXPECT_GT(last, exact);
+}
+
+TEST(EngineOnRandomGraphs, AToleranceMovesTimesByNoMoreThanItsShareOfEachLink) {
+  for (std::uint32_t seed = 0; seed < 200; ++seed) {
+    const GraphSpec spec = random_spec(seed, {});
+    const TaskGraph graph = build(spec);
+    std::size_t most = 0;
+    for (const auto& segment : spec.segments) most = std::max(most, segment.tasks.size());
+    const Timeline exact = simulated(graph);
+    constexpr double kTolerance = 1e-4;
+    const Timeline rough = simulated(graph, {.tolerance = kTolerance});
+    EXPECT_NEAR(rough.total.value(), exact.total.value(),
+                kTolerance * static_cast<double>(2 * most) * exact.total.value())
+        << seed;
+    for (std::size_t r = 0; r < rough.busy.size(); ++r) {
+      EXPECT_LE(rough.busy[r].value(), rough.total.value() * (1.0 + 1e-9)) << seed;
+    }
+    EXPECT_NEAR(sum(rough.critical), rough.total.value(), 1e-9 * rough.total.value()) << seed;
+  }
+}
+
 TEST(EngineOnRandomGraphs, ExpandedRepeatsGiveTheSameAnswer) {
   for_each_random_graph({}, [](const GraphSpec& spec) {
     const TaskGraph graph = build(spec);
