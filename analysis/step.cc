@@ -34,23 +34,30 @@ void StepEvaluator::build(const w::Batch& batch) {
 StepResult StepEvaluator::estimate(const w::Batch& batch) {
   build(batch);
   task::estimate(lowering_.graph(), timeline_);
-  return summarize();
+  return summarize(batch.phase);
 }
 
 StepResult StepEvaluator::simulate(const w::Batch& batch) {
   build(batch);
   engine::simulate(lowering_.graph(), timeline_);
-  return summarize();
+  return summarize(batch.phase);
 }
 
-StepResult StepEvaluator::summarize() const {
+StepResult StepEvaluator::summarize(w::Phase phase) const {
   StepResult r;
-  const double step = timeline_.total.value() + rates_.step;
+  // Barriers between cores stretch what runs between them; host work waits for nobody.
+  const double waiting = phase == w::Phase::kDecode ? deployment_.stack->waiting.value : 0.0;
+  const double running = timeline_.total.value() / (1.0 - waiting);
+  const w::ParallelPlan& plan = deployment_.plan;
+  const double stages =
+      plan.pp > 1 ? static_cast<double>(plan.pp) * deployment_.stack->stage_host.value : 0.0;
+  const double host = rates_.step + stages;
+  const double step = running + host;
   r.time = base::Seconds{step};
   for (std::size_t i = 0; i < r.shares.size(); ++i) {
     r.shares[i] = timeline_.critical[i].value() / step;
   }
-  r.shares.back() += rates_.step / step;
+  r.shares.back() += (running - timeline_.total.value() + host) / step;
   for (std::size_t i = 0; i < r.utilisation.size(); ++i) {
     r.utilisation[i] = timeline_.busy[i].value() / step;
   }

@@ -54,7 +54,7 @@ class StepEvaluator {
 
  private:
   void build(const workloads::Batch& batch);
-  StepResult summarize() const;
+  StepResult summarize(workloads::Phase phase) const;
 
   Deployment deployment_;
   hwmodels::Rates rates_;

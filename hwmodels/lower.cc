@@ -10,6 +10,14 @@ using w::Role;
 
 namespace {
 
+// The stack's loss at an operator: how much longer it takes inside an engine than alone.
+double loss_of(const w::Op& op, const w::ParallelPlan& plan, const Stack& stack) {
+  const auto* product = std::get_if<w::GroupedGemm>(&op);
+  const bool slow =
+      product != nullptr && product->weight == w::Dtype::kFp4 && plan.overlap != w::Overlap::kWaves;
+  return slow ? 1.0 / stack.fp4_expert_rate.value : 1.0;
+}
+
 bool is_expert(Role role) {
   return role == Role::kExpertGateUp || role == Role::kExpertSwiglu || role == Role::kExpertDown;
 }
@@ -58,12 +66,13 @@ void Lowering::lower(const w::OpGraph& ops, const w::ParallelPlan& plan, const H
   for (std::size_t i = 0; i < ops.blocks.size(); ++i) {
     const w::Block& block = ops.blocks[i];
     graph_.begin_segment(static_cast<task::LabelId>(i), block.repeat);
-    gather_kernels(ops, block, stack);
+    gather_kernels(ops, block, plan, stack);
     emit_block(plan, rates);
   }
 }
 
-void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block, const Stack& stack) {
+void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block,
+                              const w::ParallelPlan& plan, const Stack& stack) {
   const auto nodes = ops.ops(block);
   kernels_.clear();
   kernel_of_.clear();
@@ -89,7 +98,7 @@ void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block, cons
     }
     kernel_of_.push_back(k);
     Kernel& kernel = kernels_[k];
-    add_remembered_cost(node, kernel.cost);
+    add_remembered_cost(node, loss_of(node.op, plan, stack), kernel.cost);
     for (std::uint8_t d = 0; d < node.dependency_count; ++d) {
       const std::uint32_t other = kernel_of_[node.dependencies[d] - block.first];
       if (other == k) continue;
@@ -99,7 +108,7 @@ void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block, cons
   }
 }
 
-void Lowering::add_remembered_cost(const w::OpNode& node, Cost& sum) {
+void Lowering::add_remembered_cost(const w::OpNode& node, double loss, Cost& sum) {
   std::vector<Remembered>& places = remembered_[w::index_of(node.role)];
   if (places.empty()) places.resize(kPlaces);
   Remembered& r = places[mark_of(node.op) % kPlaces];
@@ -110,9 +119,9 @@ void Lowering::add_remembered_cost(const w::OpNode& node, Cost& sum) {
     r.op = node.op;
     r.valid = true;
   }
-  for (std::size_t i = 0; i < sum.busy.size(); ++i) sum.busy[i] += r.cost.busy[i];
+  for (std::size_t i = 0; i < sum.busy.size(); ++i) sum.busy[i] += r.cost.busy[i] * loss;
   // What shares a kernel shares its start and its end.
-  sum.latency = std::max(sum.latency, r.cost.latency);
+  sum.latency = std::max(sum.latency, r.cost.latency * loss);
   sum.communication = sum.communication || r.cost.communication;
 }
 

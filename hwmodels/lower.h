@@ -44,7 +44,7 @@ class Lowering {
   };
 
   void gather_kernels(const workloads::OpGraph& ops, const workloads::Block& block,
-                      const Stack& stack);
+                      const workloads::ParallelPlan& plan, const Stack& stack);
   void emit_block(const workloads::ParallelPlan& plan, const Rates& rates);
   void emit_waves(std::size_t first_expert, std::int64_t waves, const Rates& rates);
   task::TaskId emit(const Kernel& kernel, const Cost& cost, double latency, double scale,
@@ -60,7 +60,7 @@ class Lowering {
   };
   static constexpr std::size_t kPlaces = 64;
 
-  void add_remembered_cost(const workloads::OpNode& node, Cost& sum);
+  void add_remembered_cost(const workloads::OpNode& node, double loss, Cost& sum);
 
   task::TaskGraph graph_;
   std::vector<Kernel> kernels_;

@@ -77,6 +77,18 @@ Stack load_stack(const std::string& name, const fs::path& configs) {
     v.real({"per_weight_row", "time"}, stack.scale_seconds_per_row, base::UnitKind::kSeconds,
            base::kNonNegative);
   });
+  base::group(v, {"engine", "what it loses against kernels alone", base::Need::kOptional}, [&] {
+    v.ranged({"fp4_expert_rate", "share of their rate alone that unfused FP4 experts reach",
+              base::Need::kOptional},
+             stack.fp4_expert_rate, base::UnitKind::kNumber, base::kFraction);
+    v.ranged({"waiting", "share of a decode step spent at barriers between cores",
+              base::Need::kOptional},
+             stack.waiting, base::UnitKind::kNumber, {.max = 0.9, .open_low = false});
+    v.ranged(
+        {"stage_host", "host time every stage of a pipeline adds to a step", base::Need::kOptional},
+        stack.stage_host, base::UnitKind::kSeconds, base::kNonNegative);
+    v.text({"source", "id in configs/sources.yaml"}, stack.engine_source);
+  });
   v.finish();
   return stack;
 }

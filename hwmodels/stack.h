@@ -1,4 +1,5 @@
-// Which operators share a kernel: a serving stack as data. Files: configs/stacks/*.yaml.
+// Which operators share a kernel, and what engines lose: a serving stack as data. Files:
+// configs/stacks/*.yaml.
 #pragma once
 
 #include <array>
@@ -10,6 +11,7 @@
 
 #include "hwmodels/hardware.h"
 #include "sim/base/config.h"
+#include "sim/base/evidence.h"
 #include "workloads/op_graph.h"
 
 namespace foretoken::hwmodels {
@@ -32,6 +34,15 @@ struct Stack {
   std::vector<std::string> scale_families;
   std::int64_t scale_kernels = 0;
   double scale_seconds_per_row = 0.0;
+  // What whole engines lose against their kernels alone, and who says so.
+  std::string engine_source;
+  // Share of its rate alone that a product of experts with FP4 weights reaches inside an engine,
+  // unless it is fused with its traffic (Overlap::kWaves).
+  base::Ranged fp4_expert_rate{1.0, 1.0, 1.0};
+  // Share of a decode step in which cores wait for each other at barriers.
+  base::Ranged waiting{0.0, 0.0, 0.0};
+  // Host time that every stage of a pipeline adds to a step, s.
+  base::Ranged stage_host{0.0, 0.0, 0.0};
 };
 
 // Reads configs/stacks/<name>.yaml. Unknown operator names, and hosts that are fused themselves,

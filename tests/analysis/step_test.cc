@@ -88,6 +88,37 @@ TEST(Step, SharesSumToOneAndNoUnitIsBusyLongerThanTheStep) {
   });
 }
 
+TEST(Step, WaitingAtBarriersStretchesDecodeAndNotTheHost) {
+  Served s("deepseek-v4-flash", "atlas_950_cabinet", "ascend-950");
+  const auto times = [&] {
+    StepEvaluator e(s.deployment("dp=64"));
+    const StepResult decoded = e.estimate(decode(64, 8192));
+    EXPECT_NEAR(std::accumulate(decoded.shares.begin(), decoded.shares.end(), 0.0), 1.0, 1e-9);
+    return std::pair(decoded.time.value(), e.estimate(prefill(64, 4096)).time.value());
+  };
+  const auto [decoded, prefilled] = times();
+  s.stack.waiting = {0.2, 0.2, 0.2};
+  const auto [waited, prefilled_again] = times();
+  const double host = hwmodels::derive_rates(s.hardware).step;
+  EXPECT_NEAR((waited - host) / (decoded - host), 1.25, 1e-9);
+  EXPECT_EQ(prefilled_again, prefilled);
+}
+
+TEST(Step, EveryStageOfAPipelineAddsItsHostTime) {
+  Served s("deepseek-v3.2", "hgx_h200_x4", "fp8-index");
+  const auto time = [&](const char* plan) {
+    StepEvaluator e(s.deployment(plan));
+    const StepResult r = e.estimate(decode(4, 8192));
+    EXPECT_NEAR(std::accumulate(r.shares.begin(), r.shares.end(), 0.0), 1.0, 1e-9);
+    return r.time.value();
+  };
+  const double alone = time("tp=8");
+  const double piped = time("tp=8,pp=4");
+  s.stack.stage_host = {1e-3, 1e-3, 1e-3};
+  EXPECT_EQ(time("tp=8"), alone);
+  EXPECT_NEAR(time("tp=8,pp=4") - piped, 4e-3, 1e-9);
+}
+
 TEST(Step, NeverFasterThanReadingTheActiveWeightsOnce) {
   const Served s("deepseek-v4-flash", "hgx_h200", "fp8-index");
   StepEvaluator e(s.deployment("dp=8"));

@@ -199,6 +199,35 @@ TEST(Lower, OnlyExpertKernelsAndTheirTrafficRunInWaves) {
               testing::UnorderedElementsAre(Role::kDispatch, Role::kExpertGateUp, Role::kCombine));
 }
 
+// Busy time of all units at an operator, in the first block that has it.
+double busy_at(const task::TaskGraph& graph, Role role) {
+  for (const task::Task& t : graph.tasks()) {
+    if (static_cast<Role>(t.label) != role) continue;
+    double sum = 0.0;
+    for (const task::Demand& d : graph.demands(t)) sum += d.busy.value();
+    return sum;
+  }
+  return 0.0;
+}
+
+TEST(Lower, ExpertsWithFp4WeightsAreSlowerInsideAnEngineUnlessFusedWithTheirTraffic) {
+  const auto ratio = [](const Case& c, Overlap overlap, Role role) {
+    const Lowered alone(c, overlap, "serving");
+    Lowered inside(c, overlap, "serving");
+    Stack stack = load_stack("serving", configs());
+    stack.fp4_expert_rate = {0.5, 0.5, 0.5};
+    inside.lowering.lower(inside.ops, inside.plan, inside.hardware, inside.rates, stack);
+    return busy_at(inside.graph(), role) / busy_at(alone.graph(), role);
+  };
+  const Case& fp4 = cases()[0];
+  EXPECT_NEAR(ratio(fp4, Overlap::kNone, Role::kExpertDown), 2.0, 1e-9);
+  EXPECT_NEAR(ratio(fp4, Overlap::kShared, Role::kExpertDown), 2.0, 1e-9);
+  EXPECT_NEAR(ratio(fp4, Overlap::kWaves, Role::kExpertGateUp), 1.0, 1e-9);
+  EXPECT_NEAR(ratio(fp4, Overlap::kNone, Role::kSharedDown), 1.0, 1e-9);
+  // V3.2's experts have FP8 weights.
+  EXPECT_NEAR(ratio(cases()[5], Overlap::kNone, Role::kExpertDown), 1.0, 1e-9);
+}
+
 TEST(Lower, TasksWaitForWhatTheyNeed) {
   // The latest kernel of each queue that an operator depends on ends before its own starts.
   for (const Case& c : cases()) {

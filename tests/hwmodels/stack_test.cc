@@ -104,6 +104,29 @@ TEST(Stack, SmallKernelsAndDesignsAreReadAndNothingWithoutThem) {
   EXPECT_DOUBLE_EQ(all.scale_seconds_per_row, 0.5e-9);
 }
 
+TEST(Stack, WhatEnginesLoseIsReadAndNothingWithoutIt) {
+  const Stack none = with("").read();
+  EXPECT_EQ(none.fp4_expert_rate.value, 1.0);
+  EXPECT_EQ(none.waiting.value, 0.0);
+  EXPECT_EQ(none.stage_host.value, 0.0);
+  const Stack all = with(
+                        "engine:\n"
+                        "  fp4_expert_rate: { value: 0.5, low: 0.4, high: 1 }\n"
+                        "  waiting: { value: 0.1, low: 0, high: 0.2 }\n"
+                        "  stage_host: 2 ms\n"
+                        "  source: assumed\n")
+                        .read();
+  EXPECT_EQ(all.fp4_expert_rate.value, 0.5);
+  EXPECT_EQ(all.waiting.high, 0.2);
+  EXPECT_DOUBLE_EQ(all.stage_host.value, 2e-3);
+  EXPECT_EQ(all.engine_source, "assumed");
+  EXPECT_THAT(with("engine: { waiting: 1, source: assumed }\n").error(),
+              testing::MatchesRegex("stacks/mine.yaml:6:[0-9]+: error: .*waiting.*"));
+  EXPECT_THAT(with("engine: { fp4_expert_rate: 0, source: assumed }\n").error(),
+              testing::MatchesRegex("stacks/mine.yaml:6:[0-9]+: error: .*fp4_expert_rate.*"));
+  EXPECT_THAT(with("engine: { waiting: 0.1 }\n").error(), testing::HasSubstr("source"));
+}
+
 TEST(Stack, MistakesInItsSmallKernelsAreReportedWhereTheyStand) {
   EXPECT_THAT(with("experts: { kernels_fp4: 2, kernel: 8 }\n").error(),
               testing::HasSubstr("unknown key 'kernel' in experts; did you mean 'kernels'?"));
