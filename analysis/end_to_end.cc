@@ -53,6 +53,7 @@ EndToEndCase read_case(const base::CsvTable& t, const base::CsvRow& row) {
   return {.system = t.cell(row, "system"),
           .model = t.cell(row, "model"),
           .precision = t.cell(row, "precision"),
+          .stack = t.cell(row, "stack"),
           .plan = t.cell(row, "plan"),
           .batch = count_cell(t, row, "batch", 1),
           .context = count_cell(t, row, "context", 1),
@@ -106,7 +107,30 @@ std::string EndToEndCase::label() const {
   return fmt::format("{} {} batch {} context {}", model, plan, batch, context);
 }
 
-base::Seconds modelled_step(const EndToEndCase& c, const fs::path& configs) {
+namespace {
+
+double at(const base::Ranged& r, RangeEnd end) {
+  return end == RangeEnd::kLow ? r.low : end == RangeEnd::kHigh ? r.high : r.value;
+}
+
+// The stack with its losses at an end: low is the shortest time, hence the highest rate.
+void move_losses(hwmodels::Stack& stack, RangeEnd end) {
+  const RangeEnd other = end == RangeEnd::kLow    ? RangeEnd::kHigh
+                         : end == RangeEnd::kHigh ? RangeEnd::kLow
+                                                  : RangeEnd::kValue;
+  stack.fp4_expert_rate.value = at(stack.fp4_expert_rate, other);
+  stack.waiting.value = at(stack.waiting, end);
+  stack.stage_host.value = at(stack.stage_host, end);
+}
+
+}  // namespace
+
+base::Interval modelled_range(const EndToEndCase& c, const fs::path& configs) {
+  return {modelled_step(c, configs, RangeEnd::kLow).value(), modelled_step(c, configs).value(),
+          modelled_step(c, configs, RangeEnd::kHigh).value()};
+}
+
+base::Seconds modelled_step(const EndToEndCase& c, const fs::path& configs, RangeEnd end) {
   // Counts of a step are exact in 63 bits; one layer's work on a key is below 2^20 bytes and FLOPs.
   const double keys = static_cast<double>(c.batch) * static_cast<double>(c.context) *
                       static_cast<double>(1 + c.draft_tokens);
@@ -114,8 +138,10 @@ base::Seconds modelled_step(const EndToEndCase& c, const fs::path& configs) {
     throw base::UnsupportedError("the step is too large to be counted exactly");
   }
   const w::ModelSpec model = w::load_model(c.model, configs);
-  const hwmodels::Hardware hardware = hwmodels::load_hardware(c.system, configs);
-  const hwmodels::Stack stack = hwmodels::load_stack("serving", configs);
+  hwmodels::Hardware hardware = hwmodels::load_hardware(c.system, configs);
+  hwmodels::Stack stack = hwmodels::load_stack(c.stack, configs);
+  move_losses(stack, end);
+  hwmodels::apply(stack, hardware, configs);
   const auto recipe =
       base::load_config<w::PrecisionRecipe>(configs / "precision" / (c.precision + ".yaml"));
   const w::ParallelPlan plan = w::parse_plan(c.plan);
@@ -126,8 +152,7 @@ base::Seconds modelled_step(const EndToEndCase& c, const fs::path& configs) {
   const Speculation speculation{c.draft_tokens};
   StepEvaluator evaluator(
       {&model, &hardware, &stack, w::resolve(recipe, model), plan, speculation.draft_tokens > 0});
-  return evaluator.estimate(decode_batch((c.batch + plan.pp - 1) / plan.pp, c.context, speculation))
-      .time;
+  return evaluator.estimate(decode_batch(c.batch, c.context, speculation)).time;
 }
 
 base::Interval transferred_overhead(const EndToEndResult& result, const std::string& system) {
@@ -159,7 +184,10 @@ EndToEndResult validate_end_to_end(const base::CsvTable& table, const fs::path& 
     out.fit = role == "fit";
     out.measured = positive_cell(table, row, "step_ms") * 1e-3;
     try {
-      out.modelled = modelled_step(step, configs).value();
+      const base::Interval modelled = modelled_range(step, configs);
+      out.modelled = modelled.value;
+      out.low = modelled.low;
+      out.high = modelled.high;
     } catch (const base::UnsupportedError& error) {
       out.skipped = error.what();
     } catch (const base::UsageError& error) {
@@ -181,8 +209,8 @@ EndToEndResult validate_end_to_end(const base::CsvTable& table, const fs::path& 
     if (!row.skipped.empty()) continue;
     const base::Interval overhead = transferred_overhead(r, row.system);
     row.predicted = row.modelled * overhead.value;
-    row.low = row.modelled * overhead.low;
-    row.high = row.modelled * overhead.high;
+    row.low *= overhead.low;
+    row.high *= overhead.high;
   }
   summarize(r);
   return r;

@@ -14,10 +14,11 @@ namespace foretoken::analysis {
 
 // A decode step of a whole engine, in this project's names.
 struct EndToEndCase {
-  std::string system;     // in configs/systems
-  std::string model;      // in configs/models
-  std::string precision;  // in configs/precision
-  std::string plan;       // as parse_plan reads it
+  std::string system;             // in configs/systems
+  std::string model;              // in configs/models
+  std::string precision;          // in configs/precision
+  std::string stack = "serving";  // in configs/stacks
+  std::string plan;               // as parse_plan reads it
   std::int64_t batch = 1;
   std::int64_t context = 1;
   std::int64_t draft_tokens = 0;
@@ -25,9 +26,17 @@ struct EndToEndCase {
   [[nodiscard]] std::string label() const;  // model, plan, batch, context
 };
 
-// The step's time by kernels alone. Throws UnsupportedError when the case cannot be modelled, and
-// UsageError for a plan that cannot be read.
-base::Seconds modelled_step(const EndToEndCase& c, const std::filesystem::path& configs);
+// The step's time as modelled: its kernels, and what the stack is known to lose against them.
+// Throws UnsupportedError when the case cannot be modelled, and UsageError for a plan that cannot
+// be read.
+//
+// The sequences of a step pass the stages of a pipeline together. `end` moves every loss of the
+// stack to its low or its high end.
+enum class RangeEnd : std::uint8_t { kLow, kValue, kHigh };
+base::Seconds modelled_step(const EndToEndCase& c, const std::filesystem::path& configs,
+                            RangeEnd end = RangeEnd::kValue);
+// All three.
+base::Interval modelled_range(const EndToEndCase& c, const std::filesystem::path& configs);
 
 struct EndToEndRow {
   int line = 0;
@@ -35,9 +44,11 @@ struct EndToEndRow {
   std::string label;       // model, plan, batch, context
   bool fit = false;        // used for the overhead
   double measured = 0.0;   // s
-  double modelled = 0.0;   // s, kernels alone
+  double modelled = 0.0;   // s: kernels and the stack's losses
   double predicted = 0.0;  // s: modelled times the overhead found on the other systems' fit rows
-  double low = 0.0;        // s: the same with the least and the most overhead of the other systems
+  // s: the same with the stack's losses at the ends of their ranges and with the least and the most
+  // overhead of the other systems.
+  double low = 0.0;
   double high = 0.0;
   std::string skipped;  // why it could not be modelled; else empty
 
@@ -67,7 +78,7 @@ struct EndToEndResult {
   double most = 0.0;
 };
 
-// Reads a table with the columns role, system, model, precision, plan, batch, context,
+// Reads a table with the columns role, system, model, precision, stack, plan, batch, context,
 // draft_tokens, step_ms (configs/measurements/end-to-end-decode.csv) and models every row. A
 // system's predictions use the median overhead of the fit rows of all other systems, so that no
 // system is judged by itself. A row that cannot be modelled is kept with its reason. Throws

@@ -34,9 +34,10 @@ Prediction EnginePredictor::predict(const Case& any) {
   const auto& c = std::get<EngineStepCase>(any);
   require_known(workloads::list_models(configs_), c.step.model, "model");
   require_known(hwmodels::list_configs(configs_, "systems"), c.step.system, "system");
-  base::Seconds kernels;
+  require_known(hwmodels::list_configs(configs_, "stacks"), c.step.stack, "stack");
+  base::Interval modelled;
   try {
-    kernels = modelled_step(c.step, configs_);
+    modelled = modelled_range(c.step, configs_);
   } catch (const base::UsageError& error) {  // degrees beyond what a plan may have
     throw base::UnsupportedError(error.what());
   }
@@ -45,9 +46,10 @@ Prediction EnginePredictor::predict(const Case& any) {
         base::read_csv(configs_ / "measurements" / "end-to-end-decode.csv"), configs_);
   }
   const base::Interval overhead = transferred_overhead(*known_, c.step.system);
-  const double token = kernels.value() / c.tokens_per_step;
-  return {base::Seconds{token * overhead.value}, base::Seconds{token * overhead.low},
-          base::Seconds{token * overhead.high}, base::Basis::kCalibrated};
+  const double n = c.tokens_per_step;
+  return {base::Seconds{modelled.value * overhead.value / n},
+          base::Seconds{modelled.low * overhead.low / n},
+          base::Seconds{modelled.high * overhead.high / n}, base::Basis::kCalibrated};
 }
 
 }  // namespace foretoken::analysis::validation

@@ -458,10 +458,34 @@ std::int64_t gpus_of(const std::string& pool) {
   throw Unreadable{fmt::format("pool {} is not a number of GPUs", base::quote(pool))};
 }
 
-// Decode pools: "8 GPU EP8" runs attention on every GPU by itself; EP1 pools are engines of eight
-// tensor-parallel GPUs.
+// The stack whose kernels an engine of this description launches.
+std::string engine_stack(const std::string& described) {
+  const std::string text = lower(described);
+  if (text.find("vllm") != std::string::npos) return "vllm";
+  if (text.find("sglang") != std::string::npos) return "sglang";
+  return "serving";
+}
+
+// GPUs of one engine of an EP1 pool, which is tensor-parallel: as many as the prefill engines have
+// ("28 GPU TP8"), half of them where these do not divide the pool; 0 where neither does.
+std::int64_t tensor_width(const std::string& prefill_pool, std::int64_t gpus) {
+  constexpr std::int64_t kUsual = 8;
+  const std::size_t at = prefill_pool.find(" TP");
+  std::int64_t width = kUsual;
+  if (at != std::string::npos) {
+    try {
+      width = parse_whole(prefill_pool.substr(at + 3), 1);
+    } catch (const std::invalid_argument&) {
+      return 0;
+    }
+  }
+  if (gpus % width == 0) return width;
+  return width % 2 == 0 && gpus % (width / 2) == 0 ? width / 2 : 0;
+}
+
+// Decode pools: "8 GPU EP8" runs attention on every GPU by itself; EP1 pools are tensor-parallel
+// engines.
 Case disaggregated_engine(const Row& r) {
-  constexpr std::int64_t kEngine = 8;
   const std::string speculative = r.text("speculative");
   if (speculative != "none" && !speculative.empty()) {
     throw Unreadable{"speculative decoding whose acceptance is not said"};
@@ -473,8 +497,8 @@ Case disaggregated_engine(const Row& r) {
   const std::size_t at = pool.find(" EP");
   if (at == std::string::npos) throw Unreadable{fmt::format("pool {} has no EP", pool)};
   const std::int64_t ep = ranks_of(pool.substr(at + 1));
-  const std::int64_t width = ep == 1 ? kEngine : ep;
-  if (gpus % width != 0) {
+  const std::int64_t width = ep == 1 ? tensor_width(r.required("prefill_pool"), gpus) : ep;
+  if (width == 0 || gpus % width != 0) {
     throw Unreadable{fmt::format("how {} form engines is not said", base::quote(pool))};
   }
   // Little's law: sequences = output tokens/s x time per token, over the engines of the pool.
@@ -492,6 +516,7 @@ Case disaggregated_engine(const Row& r) {
       .system = system,
       .model = model_of(r.required("model")),
       .precision = "release",
+      .stack = engine_stack(r.text("stack")),
       .plan = ep == 1 ? fmt::format("tp={},ep=1", width) : fmt::format("dp={},ep={}", width, width),
       .batch = std::max<std::int64_t>(1, std::llround(per_engine)),
       .context = r.count("isl") + r.count("osl") / 2};
@@ -505,7 +530,7 @@ Case ascend_engine(const Row& r) {
   }
   const std::string platform = r.required("platform");
   const std::string precision = r.required("precision");
-  const std::int64_t chips = r.count("chips");
+  std::int64_t devices = r.count("chips");
   const std::int64_t drafts = r.count_or("mtp_draft_tokens", 0, 0);
   double accepted = 0.0;
   if (drafts > 0) {
@@ -522,6 +547,10 @@ Case ascend_engine(const Row& r) {
     }
     c.step.precision = "ascend-950";
   } else if (platform == "Atlas A3" || platform == "Atlas A3 Pod") {
+    // A chip is a package of two dies there, each a device here: a V3.2 in INT8 does not fit into
+    // the dies of as many chips as its rows name.
+    constexpr std::int64_t kDies = 2;
+    devices = product_of(devices, kDies);
     c.step.system = "cloudmatrix384";
     if (!precision.starts_with("W8A8C16")) {
       throw Unreadable{fmt::format("precision {} has no recipe", base::quote(precision))};
@@ -530,7 +559,8 @@ Case ascend_engine(const Row& r) {
   } else {
     throw Unreadable{fmt::format("platform {} is not known", base::quote(platform))};
   }
-  c.step.plan = fmt::format("dp={},ep={},overlap=none,routing=balanced", chips, chips);
+  c.step.stack = "cann";
+  c.step.plan = fmt::format("dp={},ep={},overlap=none,routing=balanced", devices, devices);
   c.step.batch = r.count("global_batch");
   c.step.context = r.count("seq_len");
   c.step.draft_tokens = drafts;
@@ -568,6 +598,7 @@ Case surveyed_engine(const Row& r) {
   c.step = {.system = "hgx_h20_141gb_x2",
             .model = "deepseek-v4-pro",
             .precision = "fp8-index",
+            .stack = "sglang",
             .plan = "pp=2,tp=8,ep=8",
             .batch = r.count("batch_or_conc_per_dp_rank"),
             .context = context};

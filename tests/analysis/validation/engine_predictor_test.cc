@@ -16,6 +16,7 @@ EngineStepCase step() {
   c.step = {.system = "atlas_850e",
             .model = "deepseek-v4-flash",
             .precision = "ascend-950",
+            .stack = "cann",
             .plan = "dp=16,ep=16,overlap=none,routing=balanced",
             .batch = 16,
             .context = 8192,
@@ -46,6 +47,35 @@ TEST(EnginePredictor, UsesTheOverheadOfOtherSystems) {
   // The time of a token, where a step yields several.
   c.tokens_per_step = 2.0;
   EXPECT_DOUBLE_EQ(predictor.predict(c).time.value(), p.time.value() / 2.0);
+}
+
+TEST(EnginePredictor, ARangeSpansTheLossesOfTheStack) {
+  const EndToEndCase c = step().step;  // 950DT waits 0.05 to 0.2 of its kernels' time
+  const base::Interval t = modelled_range(c, kConfigs);
+  EXPECT_EQ(t.value, modelled_step(c, kConfigs).value());
+  const double host = 100e-6;
+  EXPECT_NEAR((t.value - host) / (t.low - host), 0.95 / 0.85, 1e-9);
+  EXPECT_NEAR((t.high - host) / (t.value - host), 0.85 / 0.80, 1e-9);
+}
+
+// Each system predicted with what is left over on the others.
+TEST(EnginePredictor, DecodeOn950dtAndGb200HoldsWithinATenth) {
+  const EndToEndResult known = validate_end_to_end(
+      base::read_csv(kConfigs / "measurements" / "end-to-end-decode.csv"), kConfigs);
+  int seen = 0;
+  for (const EndToEndSummary& s : known.systems) {
+    if (s.system != "atlas_850e" && s.system != "gb200_nvl72") continue;
+    ++seen;
+    EXPECT_LE(s.median_abs_error, 0.10) << s.system;
+    EXPECT_EQ(s.skipped, 0U) << s.system;
+  }
+  EXPECT_EQ(seen, 2);
+}
+
+TEST(EnginePredictor, AnUnknownStackIsNamed) {
+  EngineStepCase c = step();
+  c.step.stack = "none";
+  EXPECT_EQ(refusal(c), "no stack 'none' in configs");
 }
 
 TEST(EnginePredictor, WhatItCannotModelSaysWhatIsMissing) {

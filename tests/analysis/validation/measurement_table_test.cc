@@ -274,6 +274,7 @@ TEST(MeasurementTable, ReadsEnginesAsStepsOfSystemsHere) {
       "Ascend 950DT,DeepSeek-V4-Flash,decode,16,\"attention DP, MoE EP (all chips)\","
       "Hybrid MXFP8-MXFP4,256,8192,3,1.44,8.78,1821.75,\n");
   EXPECT_EQ(cann.step.system, "atlas_850e");
+  EXPECT_EQ(cann.step.stack, "cann");
   EXPECT_EQ(cann.step.plan, "dp=16,ep=16,overlap=none,routing=balanced");
   EXPECT_EQ(cann.step.draft_tokens, 3);
   EXPECT_DOUBLE_EQ(cann.tokens_per_step, 2.44);
@@ -286,6 +287,7 @@ TEST(MeasurementTable, ReadsEnginesAsStepsOfSystemsHere) {
   EXPECT_EQ(pools.step.batch, 231);
   EXPECT_EQ(pools.step.context, 8704);
   EXPECT_EQ(pools.step.plan, "dp=8,ep=8");
+  EXPECT_EQ(pools.step.stack, "serving");
   // 32 GPUs as four engines of eight.
   const auto engines = only<EngineStepCase>(
       kPools +
@@ -297,6 +299,39 @@ TEST(MeasurementTable, ReadsEnginesAsStepsOfSystemsHere) {
       kH20 + "B.1.1,decode,H20-141GB,2,16,PP2-TP8,x,none,32K,16.0,peak_tpot,37.97,ms,\n");
   EXPECT_EQ(h20.step.context, 32768);
   EXPECT_EQ(h20.step.batch, 16);
+  EXPECT_EQ(h20.step.stack, "sglang");
+}
+
+// What a pool of so many GPUs beside prefill engines of this width is read as.
+std::string pool_plan(const std::string& prefill, const std::string& decode) {
+  return only<EngineStepCase>(kPools +
+                              "GB300 NVL72,DeepSeek-V4-Pro,FP4,Dynamo vLLM disaggregated," +
+                              prefill + "," + decode + ",none,8192,1024,18,100,100,10\n")
+      .step.plan;
+}
+
+TEST(MeasurementTable, TensorParallelPoolsAreAsWideAsPrefillEnginesOrHalfAsWide) {
+  EXPECT_EQ(pool_plan("8 GPU TP8", "32 GPU EP1"), "tp=8,ep=1");
+  EXPECT_EQ(pool_plan("4 GPU TP4", "68 GPU EP1"), "tp=4,ep=1");
+  EXPECT_EQ(pool_plan("8 GPU TP8", "68 GPU EP1"), "tp=4,ep=1");
+  EXPECT_EQ(pool_plan("28 GPU TP8", "32 GPU EP16"), "dp=16,ep=16");
+  const auto vllm = only<EngineStepCase>(
+      kPools +
+      "GB300 NVL72,DeepSeek-V4-Pro,FP4,Dynamo vLLM disaggregated,4 GPU TP4,8 GPU EP8,none,8192,"
+      "1024,18,100,100,10\n");
+  EXPECT_EQ(vllm.step.stack, "vllm");
+}
+
+TEST(MeasurementTable, AChipOfAtlasA3IsTwoDevices) {
+  const auto a3 = only<EngineStepCase>(
+      kCann +
+      "Atlas A3 Pod,DeepSeek-V4-Flash,decode,64,\"attention DP, MoE EP\",W8A8C16 int8,256,8192,3,"
+      "1.44,19.84,202,\n");
+  EXPECT_EQ(a3.step.plan, "dp=128,ep=128,overlap=none,routing=balanced");
+  EXPECT_EQ(a3.step.stack, "cann");
+  EXPECT_EQ(
+      reason(kCann + "Atlas A3,DeepSeek-V3.2-Exp,decode,64,x,W8A8C8,256,65536,3,1.44,19.84,1,\n"),
+      "precision 'W8A8C8' has no recipe");
 }
 
 TEST(MeasurementTable, EnginesThatHaveNoModelAreSkippedByName) {
@@ -306,9 +341,9 @@ TEST(MeasurementTable, EnginesThatHaveNoModelAreSkippedByName) {
   EXPECT_EQ(reason(kPools + "GB300 NVL72,DeepSeek-V4-Pro,FP4,Dynamo,4 GPU TP4,68 GPU EP1,MTP,8192,"
                             "1024,1,1,1,1\n"),
             "speculative decoding whose acceptance is not said");
-  EXPECT_EQ(reason(kPools + "GB300 NVL72,DeepSeek-V4-Pro,FP4,Dynamo,4 GPU TP4,68 GPU EP1,none,8192,"
+  EXPECT_EQ(reason(kPools + "GB300 NVL72,DeepSeek-V4-Pro,FP4,Dynamo,8 GPU TP8,70 GPU EP1,none,8192,"
                             "1024,1,1,1,1\n"),
-            "how '68 GPU EP1' form engines is not said");
+            "how '70 GPU EP1' form engines is not said");
   EXPECT_THAT(reason(kH20 + "A.1,prefill,H20-141GB,2,16,PP2-TP8,x,none,32K,1,ttft,37.97,ms,\n"),
               HasSubstr("metric 'ttft'"));
   EXPECT_THAT(reason("gpu,model,strategy,isl,osl,max_concurrency,tpot_ms\n"
