@@ -33,7 +33,7 @@ T load_yaml(const fs::path& configs, const char* folder, const std::string& name
 struct Inputs {
   const Scenario& scenario;
   const HardwarePrices& prices;
-  const hwmodels::Stack& stack;
+  std::vector<hwmodels::Stack> stacks;  // [system]
   std::map<std::string, AcceptanceTable> acceptance;
   std::vector<w::Precision> precision;  // [system * models + model]
 };
@@ -173,7 +173,7 @@ SweepPoint run_point(const Inputs& in, const SweepResult& r, std::size_t system_
       if (price.output > 0.0) p.list_output_usd = price.output;
     }
   }
-  const Subject subject{&model, &hardware, &in.stack,
+  const Subject subject{&model, &hardware, &in.stacks[system_index],
                         in.precision[system_index * r.models.size() + model_index]};
   // What a sequence keeps and reads here, in this system's formats.
   p.counts.kv = w::count_kv(model, subject.precision, context);
@@ -370,7 +370,11 @@ std::vector<std::string> list_assumptions(const SweepResult& r, const HardwarePr
 }
 
 void collect_sources(SweepResult& r, const Inputs& in) {
-  std::set<std::string> ids = {in.prices.source, r.list.source, in.stack.source};
+  std::set<std::string> ids = {in.prices.source, r.list.source};
+  for (const hwmodels::Stack& stack : in.stacks) {
+    ids.insert(stack.source);
+    if (!stack.engine_source.empty()) ids.insert(stack.engine_source);
+  }
   for (const hwmodels::Hardware& h : r.hardware) {
     ids.insert({h.chip.core_source, h.chip.core_bandwidth_source, h.chip.matrix.source,
                 h.chip.vector.source, h.chip.host_source, h.chip.power_source, h.system.host_source,
@@ -403,10 +407,8 @@ SweepResult run_context_sweep(const Scenario& scenario, const fs::path& configs)
   std::string resolved = base::print_config(scenario);
   const auto prices = load_yaml<HardwarePrices>(configs, "prices", scenario.hardware_prices);
   r.list = load_yaml<ListPrices>(configs, "prices", scenario.list_prices);
-  const hwmodels::Stack stack = hwmodels::load_stack(scenario.stack, configs);
-  Inputs in{scenario, prices, stack, {}, {}};
+  Inputs in{scenario, prices, {}, {}, {}};
   resolved += base::print_config(prices) + base::print_config(r.list);
-  for (const w::Role host : stack.host) resolved += fmt::format("{} ", static_cast<int>(host));
   for (const std::string& name : scenario.models) {
     r.models.push_back(w::load_model(name, configs));
     r.parameters.push_back(w::count_parameters(r.models.back()));
@@ -414,6 +416,13 @@ SweepResult run_context_sweep(const Scenario& scenario, const fs::path& configs)
   }
   for (const ScenarioSystem& system : scenario.systems) {
     r.hardware.push_back(hwmodels::load_hardware(system.name, configs));
+    in.stacks.push_back(
+        hwmodels::load_stack(system.stack.empty() ? scenario.stack : system.stack, configs));
+    const hwmodels::Stack& stack = in.stacks.back();
+    for (const w::Role host : stack.host) resolved += fmt::format("{} ", static_cast<int>(host));
+    for (const base::Ranged& loss : {stack.fp4_expert_rate, stack.waiting, stack.stage_host}) {
+      resolved += fmt::format("{} {} {} ", loss.value, loss.low, loss.high);
+    }
     const auto recipe =
         base::load_named<w::PrecisionRecipe>(configs / "precision" / (system.precision + ".yaml"));
     r.precision_titles.push_back(recipe.title);

@@ -107,30 +107,12 @@ std::string EndToEndCase::label() const {
   return fmt::format("{} {} batch {} context {}", model, plan, batch, context);
 }
 
-namespace {
-
-double at(const base::Ranged& r, RangeEnd end) {
-  return end == RangeEnd::kLow ? r.low : end == RangeEnd::kHigh ? r.high : r.value;
-}
-
-// The stack with its losses at an end: low is the shortest time, hence the highest rate.
-void move_losses(hwmodels::Stack& stack, RangeEnd end) {
-  const RangeEnd other = end == RangeEnd::kLow    ? RangeEnd::kHigh
-                         : end == RangeEnd::kHigh ? RangeEnd::kLow
-                                                  : RangeEnd::kValue;
-  stack.fp4_expert_rate.value = at(stack.fp4_expert_rate, other);
-  stack.waiting.value = at(stack.waiting, end);
-  stack.stage_host.value = at(stack.stage_host, end);
-}
-
-}  // namespace
-
 base::Interval modelled_range(const EndToEndCase& c, const fs::path& configs) {
-  return {modelled_step(c, configs, RangeEnd::kLow).value(), modelled_step(c, configs).value(),
-          modelled_step(c, configs, RangeEnd::kHigh).value()};
+  return {modelled_step(c, configs, -1).value(), modelled_step(c, configs).value(),
+          modelled_step(c, configs, 1).value()};
 }
 
-base::Seconds modelled_step(const EndToEndCase& c, const fs::path& configs, RangeEnd end) {
+base::Seconds modelled_step(const EndToEndCase& c, const fs::path& configs, int side) {
   // Counts of a step are exact in 63 bits; one layer's work on a key is below 2^20 bytes and FLOPs.
   const double keys = static_cast<double>(c.batch) * static_cast<double>(c.context) *
                       static_cast<double>(1 + c.draft_tokens);
@@ -140,7 +122,7 @@ base::Seconds modelled_step(const EndToEndCase& c, const fs::path& configs, Rang
   const w::ModelSpec model = w::load_model(c.model, configs);
   hwmodels::Hardware hardware = hwmodels::load_hardware(c.system, configs);
   hwmodels::Stack stack = hwmodels::load_stack(c.stack, configs);
-  move_losses(stack, end);
+  if (side != 0) hwmodels::move_losses(stack, side);
   hwmodels::apply(stack, hardware, configs);
   const auto recipe =
       base::load_config<w::PrecisionRecipe>(configs / "precision" / (c.precision + ".yaml"));

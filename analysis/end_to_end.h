@@ -30,12 +30,11 @@ struct EndToEndCase {
 // Throws UnsupportedError when the case cannot be modelled, and UsageError for a plan that cannot
 // be read.
 //
-// The sequences of a step pass the stages of a pipeline together. `end` moves every loss of the
-// stack to its low or its high end.
-enum class RangeEnd : std::uint8_t { kLow, kValue, kHigh };
+// The sequences of a step pass the stages of a pipeline together. `side` moves every loss of the
+// stack to the end of its range that gives the shortest (-1) or the longest time (+1).
 base::Seconds modelled_step(const EndToEndCase& c, const std::filesystem::path& configs,
-                            RangeEnd end = RangeEnd::kValue);
-// All three.
+                            int side = 0);
+// The step, with the shortest and the longest as its ends.
 base::Interval modelled_range(const EndToEndCase& c, const std::filesystem::path& configs);
 
 struct EndToEndRow {

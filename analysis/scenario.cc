@@ -63,12 +63,15 @@ void describe(ConfigVisitor& v, Scenario& s) {
   v.integers({"contexts", "visible positions"}, s.contexts, {.min = 1, .max = kMostContext},
              {.min = 1, .max = 1000});
   v.check(all_different(s.contexts), "contexts", "'contexts' names a context twice");
-  base::list(v, {"systems", "what to compare"}, s.systems,
-             [](ConfigVisitor& w, ScenarioSystem& system) {
-               w.text({"name", "a file in configs/systems"}, system.name);
-               w.text({"precision", "a file in configs/precision"}, system.precision);
-             },
-             {.min = 1, .max = 1000});
+  base::list(
+      v, {"systems", "what to compare"}, s.systems,
+      [](ConfigVisitor& w, ScenarioSystem& system) {
+        w.text({"name", "a file in configs/systems"}, system.name);
+        w.text({"precision", "a file in configs/precision"}, system.precision);
+        w.text({"stack", "a file in configs/stacks in place of the scenario's", Need::kOptional},
+               system.stack);
+      },
+      {.min = 1, .max = 1000});
   std::set<std::string> names;
   for (const ScenarioSystem& system : s.systems) names.insert(system.name + "/" + system.precision);
   v.check(names.size() == s.systems.size(), "systems", "'systems' lists a system twice");

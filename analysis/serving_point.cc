@@ -200,6 +200,14 @@ DecodePoint best_decode(const Subject& s, std::int64_t context, const Speculatio
     StepEvaluator moved(deploy(s, best.plan, draft), tuning);
     best.step_spread.add(best.step.time.value(), moved.estimate(batch).time.value());
   });
+  for (const int side : {-1, 1}) {
+    hwmodels::Stack stack = *s.stack;
+    hwmodels::move_losses(stack, side);
+    Deployment deployment = deploy(s, best.plan, draft);
+    deployment.stack = &stack;
+    StepEvaluator moved(deployment);
+    best.step_spread.add(best.step.time.value(), moved.estimate(batch).time.value());
+  }
   add_overhead(best.step_spread, rules);
   best.tpot_spread = best.step_spread;
   best.tpot_spread.add_relative(1.0 / speculation.high_factor, 1.0 / speculation.low_factor);

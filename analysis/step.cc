@@ -70,8 +70,8 @@ MemoryUse memory_use(const Deployment& d, std::int64_t context, double usable_sh
   const w::WeightBytes b = w::count_weight_bytes(m, d.precision);
   const auto real = [](std::int64_t v) { return static_cast<double>(v); };
   // Expert slots: the fullest rank's.
-  const double slots = real(w::share(m.experts + plan.replicas, plan.ep, plan.ep - 1)) / real(m.experts) /
-                       (real(plan.stage_ranks()) / real(plan.ep));
+  const double slots = real(w::share(m.experts + plan.replicas, plan.ep, plan.ep - 1)) /
+                       real(m.experts) / (real(plan.stage_ranks()) / real(plan.ep));
   double weights = real(b.routed) * slots + real(b.split) / real(plan.tp) + real(b.replicated);
   if (d.draft) {
     const double draft_slots = m.draft_experts == 0

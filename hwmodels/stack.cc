@@ -93,6 +93,13 @@ Stack load_stack(const std::string& name, const fs::path& configs) {
   return stack;
 }
 
+void move_losses(Stack& stack, int side) {
+  const auto longer = [side](base::Ranged& r) { r.value = side < 0 ? r.low : r.high; };
+  longer(stack.waiting);
+  longer(stack.stage_host);
+  stack.fp4_expert_rate.value = side < 0 ? stack.fp4_expert_rate.high : stack.fp4_expert_rate.low;
+}
+
 void apply(const Stack& stack, Hardware& hardware, const fs::path& configs) {
   const auto& families = stack.design_families;
   if (stack.designs.empty()) return;

@@ -45,6 +45,9 @@ struct Stack {
   base::Ranged stage_host{0.0, 0.0, 0.0};
 };
 
+// Moves every loss to an end of its range: side -1 the shortest time, +1 the longest.
+void move_losses(Stack& stack, int side);
+
 // Reads configs/stacks/<name>.yaml. Unknown operator names, and hosts that are fused themselves,
 // are ConfigErrors.
 Stack load_stack(const std::string& name, const std::filesystem::path& configs);

@@ -167,9 +167,14 @@ Table engine_summary_table(const EndToEndResult& r) {
 
 Table engine_row_table(const EndToEndResult& r) {
   Table t;
-  t.columns = {{"line", true},         {"system"},           {"case"},
-               {"measured ms", true},  {"kernels ms", true}, {"ratio", true},
-               {"predicted ms", true}, {"error", true}};
+  t.columns = {{"line", true},
+               {"system"},
+               {"case"},
+               {"measured ms", true},
+               {"modelled ms", true},
+               {"ratio", true},
+               {"predicted ms", true},
+               {"error", true}};
   for (const EndToEndRow& row : r.rows) {
     if (!row.skipped.empty()) {
       t.rows.push_back({fmt::format("{}", row.line), row.system,

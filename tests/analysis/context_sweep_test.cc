@@ -184,6 +184,28 @@ TEST(ContextSweep, TheHashChangesWithTheStacksContent) {
   EXPECT_NE(run_context_sweep(s, folder / "configs").config_hash, before);
 }
 
+TEST(ContextSweep, ASystemsOwnStackTakesTheScenariosPlace) {
+  const auto decode = [](const std::string& stack) {
+    Scenario s = small_scenario();
+    s.models = {"deepseek-v4-flash"};
+    s.contexts = {8192};
+    s.systems = {{"atlas_950_cabinet", "ascend-950", stack}};
+    s.plans = {"dp=64"};
+    s.rules.plans = {workloads::parse_plan("dp=64")};
+    return run_context_sweep(s, configs());
+  };
+  const SweepResult scenarios = decode("");
+  const SweepResult own = decode("cann");  // waits at barriers
+  ASSERT_EQ(own.points.front().decode.status, PointStatus::kOk);
+  EXPECT_LT(own.points.front().decode.tokens_per_second(),
+            0.95 * scenarios.points.front().decode.tokens_per_second());
+  // The range of what it loses widens the step's.
+  EXPECT_GT(own.points.front().decode.step_spread.down(),
+            scenarios.points.front().decode.step_spread.down());
+  EXPECT_NE(own.config_hash, scenarios.config_hash);
+  EXPECT_THAT(own.source_ids, testing::Contains("ubep-paper"));
+}
+
 TEST(Golden, TheSmallScenarioIsAsReviewed) {
   const fs::path golden = fs::path(FORETOKEN_SOURCE_DIR) / "tests/golden/context_sweep_small.csv";
   // Six digits: a change of model shows, a change of compiler does not.

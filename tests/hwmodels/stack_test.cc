@@ -127,6 +127,23 @@ TEST(Stack, WhatEnginesLoseIsReadAndNothingWithoutIt) {
   EXPECT_THAT(with("engine: { waiting: 0.1 }\n").error(), testing::HasSubstr("source"));
 }
 
+TEST(Stack, LossesMoveToTheEndsOfTheirRanges) {
+  Stack s;
+  s.fp4_expert_rate = {0.5, 0.4, 1.0};
+  s.waiting = {0.1, 0.05, 0.2};
+  s.stage_host = {2e-3, 1e-3, 3e-3};
+  Stack shortest = s;
+  move_losses(shortest, -1);
+  EXPECT_EQ(shortest.fp4_expert_rate.value, 1.0);
+  EXPECT_EQ(shortest.waiting.value, 0.05);
+  EXPECT_EQ(shortest.stage_host.value, 1e-3);
+  Stack longest = s;
+  move_losses(longest, 1);
+  EXPECT_EQ(longest.fp4_expert_rate.value, 0.4);
+  EXPECT_EQ(longest.waiting.value, 0.2);
+  EXPECT_EQ(longest.stage_host.value, 3e-3);
+}
+
 TEST(Stack, MistakesInItsSmallKernelsAreReportedWhereTheyStand) {
   EXPECT_THAT(with("experts: { kernels_fp4: 2, kernel: 8 }\n").error(),
               testing::HasSubstr("unknown key 'kernel' in experts; did you mean 'kernels'?"));
