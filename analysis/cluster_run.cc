@@ -12,6 +12,7 @@
 #include "sim/base/text.h"
 #include "sim/engine/simulate.h"
 #include "workloads/count.h"
+#include "workloads/routing_load.h"
 
 namespace foretoken::analysis {
 
@@ -45,6 +46,31 @@ hwmodels::ClusterOptions options(const Deployment& d, const ClusterPlacement& pl
           .cache_bytes = placement.cache_to ? cache_bytes(d, batch) : 0.0};
 }
 
+// One draw of every copy's choices; none where ranks are alike.
+std::vector<hwmodels::PairMatrix> loads_of(const Deployment& d, const ClusterPlacement& placement,
+                                           const w::Batch& batch) {
+  std::vector<hwmodels::PairMatrix> out;
+  const w::ParallelPlan& plan = d.plan;
+  const std::int64_t ranks = plan.stage_ranks();
+  if (!w::is_skewed(plan.routing.kind) || plan.ep != ranks || plan.dp * plan.cp == 1) return out;
+  const std::int64_t each = (batch.sequences * batch.new_tokens + ranks - 1) / ranks;
+  const w::RoutingCase one{.routing = plan.routing,
+                           .experts = d.model->experts,
+                           .topk = d.model->experts_per_token,
+                           .tokens = each * ranks};
+  const w::RoutingGenerator generator(one);
+  const std::uint64_t first = w::load_percentiles(one, ranks, plan.replicas).typical_draw;
+  for (std::int64_t i = 0; i < placement.instances; ++i) {
+    const std::uint64_t draw = first + static_cast<std::uint64_t>(i);
+    const w::Placement experts =
+        plan.replicas > 0
+            ? w::replicated_placement(generator.popularity(draw), plan.replicas, ranks)
+            : w::contiguous_placement(one.experts, ranks);
+    out.push_back(hwmodels::pair_matrix(w::count_load(generator.choices(ranks, draw), experts)));
+  }
+  return out;
+}
+
 }  // namespace
 
 ClusterRun::ClusterRun(const Deployment& d, const ClusterPlacement& placement,
@@ -53,8 +79,8 @@ ClusterRun::ClusterRun(const Deployment& d, const ClusterPlacement& placement,
       step_(*d.model, d.precision, d.plan, *d.hardware, rates_, *d.stack,
             options(d, placement, batch)) {
   w::require_possible(d.plan, *d.model);
-  step_.build(batch);
-  engine::simulate(step_.graph(), timeline_);
+  step_.build(batch, loads_of(d, placement, batch));
+  engine::simulate(step_.graph(), timeline_, {.tolerance = placement.tolerance});
   const FabricGraph& fabric = step_.fabric();
   const hwmodels::ClusterResources& resources = step_.resources();
   const std::size_t dimensions = fabric.system().fabric.size();

@@ -17,9 +17,13 @@ struct ClusterPlacement {
   bool strided = false;
   // Prefill: first device of a decode pool as large, which takes over the prompts' cache.
   std::optional<std::int64_t> cache_to = std::nullopt;
+  // Of sharing (engine::SimulateOptions).
+  double tolerance = 0.0;
 };
 
-// Routes are those of the deployment's system.
+// Routes are those of the deployment's system. Where the plan's tokens choose unevenly and experts
+// are over all ranks of a stage, every rank has the pairs of one draw: the draw that is typical for
+// its slowest rank, copies of the plan those that follow it.
 class ClusterRun {
  public:
   ClusterRun(const Deployment& deployment, const ClusterPlacement& placement,

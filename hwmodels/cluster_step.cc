@@ -42,11 +42,12 @@ bool same(const w::OpGraph& a, const w::OpGraph& b) {
                     });
 }
 
-// The rank's rows and experts as the matrix has them.
-void apply(const PairMatrix& load, std::int64_t rank, w::OpGraph& ops) {
+// The rank's rows and experts as the matrix has them, and what its own tokens send.
+void apply(const PairMatrix& load, std::int64_t rank, const w::Block& block, w::OpGraph& ops) {
   const auto rows = static_cast<std::int64_t>(std::llround(load.held_by(rank)));
   const std::int64_t touched = load.touched[static_cast<std::size_t>(rank)];
-  for (w::OpNode& node : ops.nodes) {
+  for (std::uint32_t i = block.first; i < block.first + block.count; ++i) {
+    w::OpNode& node = ops.nodes[i];
     if (node.component == w::Component::kDraft) continue;
     if (node.role == Role::kExpertGateUp || node.role == Role::kExpertDown) {
       auto& op = std::get<w::GroupedGemm>(node.op);
@@ -54,6 +55,12 @@ void apply(const PairMatrix& load, std::int64_t rank, w::OpGraph& ops) {
       op.active = std::min(touched, rows);
     } else if (node.role == Role::kExpertSwiglu) {
       std::get<w::VectorOp>(node.op).rows = rows;
+    } else if (node.role == Role::kDispatch) {
+      auto& op = std::get<w::Dispatch>(node.op);
+      op.remote = op.pairs - op.pairs / op.ranks;
+    } else if (node.role == Role::kCombine) {
+      auto& op = std::get<w::Combine>(node.op);
+      op.remote = op.pairs - op.pairs / op.ranks;
     }
   }
 }
@@ -99,6 +106,14 @@ void keep_only(const std::string& name, w::OpGraph& ops) {
 
 }  // namespace
 
+PairMatrix pair_matrix(const w::ExpertLoad& load) {
+  PairMatrix out;
+  out.ranks = load.placement.ranks;
+  out.pairs.assign(load.rank_pairs.begin(), load.rank_pairs.end());
+  out.touched = load.touched_by_rank();
+  return out;
+}
+
 double PairMatrix::sent_by(std::int64_t source) const {
   double sum = 0.0;
   for (std::int64_t d = 0; d < ranks; ++d) sum += at(source, d);
@@ -133,6 +148,10 @@ std::int64_t ClusterStep::device(std::int64_t instance, std::int64_t stage,
                           : instance * plan_.devices() + inside;
 }
 
+bool ClusterStep::takes_load(const w::Block& block) const {
+  return plan_.routing.kind != w::Routing::kHash || block.name == "moe+hash";
+}
+
 void ClusterStep::find_classes(const w::Batch& batch, std::span<const PairMatrix> loads) {
   const std::int64_t ranks = plan_.stage_ranks();
   if (!loads.empty() && plan_.ep != ranks) {
@@ -150,7 +169,10 @@ void ClusterStep::find_classes(const w::Batch& batch, std::span<const PairMatrix
     for (std::int64_t rank = 0; rank < ranks; ++rank) {
       w::build_graph(model_, precision_, plan_, batch, rank, ops);
       if (!options_.only_block.empty()) keep_only(options_.only_block, ops);
-      if (!loads.empty()) apply(loads[static_cast<std::size_t>(pattern)], rank, ops);
+      for (const w::Block& block : ops.blocks) {
+        if (loads.empty() || !takes_load(block)) continue;
+        apply(loads[static_cast<std::size_t>(pattern)], rank, block, ops);
+      }
       // Like ranks mostly are neighbours.
       std::size_t c = classes_.size();
       const std::size_t oldest =
@@ -425,7 +447,7 @@ struct ClusterStep::Emitter {
                          : step.add(kJoin, task::kNoQueue, base::Seconds{}, {}, after, {});
     }
     const PairMatrix* load = nullptr;
-    if (!loads.empty() && e.group == Group::kExpert) {
+    if (!loads.empty() && e.group == Group::kExpert && step.takes_load(block)) {
       load = &loads[static_cast<std::size_t>(instance) % loads.size()];
     }
     // A byte to each of the others, times this, is what a member's tokens move.

@@ -18,6 +18,7 @@
 #include "workloads/op_graph.h"
 #include "workloads/plan.h"
 #include "workloads/precision.h"
+#include "workloads/routing_load.h"
 
 namespace foretoken::hwmodels {
 
@@ -33,6 +34,7 @@ struct PairMatrix {
   [[nodiscard]] double sent_by(std::int64_t source) const;
   [[nodiscard]] double held_by(std::int64_t destination) const;
 };
+PairMatrix pair_matrix(const workloads::ExpertLoad& load);
 
 struct ClusterOptions {
   // Copies of the plan side by side, each with a batch of its own.
@@ -62,8 +64,9 @@ class ClusterStep {
               const workloads::ParallelPlan& plan, const Hardware& hardware, const Rates& rates,
               const Stack& stack, ClusterOptions options);
 
-  // Replaces graph(). Copy i takes matrix i modulo their number; none: all experts alike. A matrix
-  // needs experts over all ranks of a stage.
+  // Replaces graph(). Copy i takes matrix i modulo their number; none: what the plan says of each
+  // rank, and even traffic. Under a plan whose routing is by hash the matrices are for hash layers
+  // alone. A matrix needs experts over all ranks of a stage.
   void build(const workloads::Batch& batch, std::span<const PairMatrix> loads = {});
 
   [[nodiscard]] const task::TaskGraph& graph() const { return *graph_; }
@@ -117,6 +120,7 @@ class ClusterStep {
   void emit_cache_transfer(std::int64_t stage);
   [[nodiscard]] Exchange exchange_of(workloads::Role role, const workloads::OpGraph& ops,
                                      const workloads::Block& block) const;
+  [[nodiscard]] bool takes_load(const workloads::Block& block) const;
   [[nodiscard]] std::int64_t leader(const Exchange& e, std::int64_t rank) const;
   task::TaskId add(task::LabelId label, task::QueueId queue, base::Seconds latency,
                    std::span<const task::Demand> demands, std::span<const task::TaskId> after,

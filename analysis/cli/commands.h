@@ -54,6 +54,7 @@ struct StepOptions {
   std::int64_t instances = 1;                      // copies of the plan, all devices only
   bool strided = false;                            // copies dealt out over devices
   std::optional<std::int64_t> cache_to;            // first device of a decode pool
+  double tolerance = 0.0;                          // of sharing, all devices only
   std::string timeline;                            // file for Perfetto; empty = none
   std::int64_t timeline_devices = 8;
 };

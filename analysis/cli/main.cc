@@ -523,6 +523,10 @@ ExitCode dispatch(int argc, char** argv) {
       ->check(CLI::IsMember({"packed", "strided"}));
   step_app->add_option("--cache-to", step_text.cache_to,
                        "prefill: first device of the pool that takes over the cache");
+  step_app
+      ->add_option("--tolerance", step.tolerance,
+                   "all devices: share of the time by which links may react late (default 0)")
+      ->check(CLI::Range(0.0, 0.1));
   step_app->add_option("--timeline", step.timeline, "file for the simulated step, for Perfetto");
   step_app->add_option("--timeline-devices", step_text.timeline_devices,
                        "how many devices it shows (default 8)");

@@ -114,10 +114,12 @@ base::ExitCode step(const Context& context, const StepOptions& o) {
   batch.sequences = (o.batch + plan.pp - 1) / plan.pp;
   std::optional<ClusterRun> all;
   if (o.all_devices) {
-    all.emplace(
-        deployment,
-        ClusterPlacement{.instances = o.instances, .strided = o.strided, .cache_to = o.cache_to},
-        batch);
+    all.emplace(deployment,
+                ClusterPlacement{.instances = o.instances,
+                                 .strided = o.strided,
+                                 .cache_to = o.cache_to,
+                                 .tolerance = o.tolerance},
+                batch);
   }
   if (!o.timeline.empty()) {
     base::write_file(o.timeline,

@@ -68,6 +68,25 @@ TEST(ClusterRun, TheTraceHasBlocksOfAllLayersAndTheDevicesAskedFor) {
                            testing::Pair("arriving", 2), testing::Pair("returning", 2)));
 }
 
+TEST(ClusterRun, PopularExpertsTakeAboutAsLongAsTheSlowestRankThatStandsForThem) {
+  const Served s("deepseek-v4-pro", "atlas_950_cabinet", "ascend-950");
+  const workloads::Batch batch = decode(8192, 8192);
+  const Deployment skewed = s.deployment("dp=64,overlap=waves,routing=power_law:1.0");
+  StepEvaluator one(skewed);
+  const double slowest = one.simulate(batch).time.value();
+  const double all = ClusterRun(skewed, {}, batch).result().time.value();
+  const double even =
+      ClusterRun(s.deployment("dp=64,overlap=waves"), {}, batch).result().time.value();
+  EXPECT_GT(all, 1.02 * even);
+  EXPECT_NEAR(all, slowest, 0.15 * slowest);
+  // Copies of popular experts take some of it away.
+  const double replicated =
+      ClusterRun(s.deployment("dp=64,overlap=waves,routing=power_law:1.0,replicas=64"), {}, batch)
+          .result()
+          .time.value();
+  EXPECT_LT(replicated, all);
+}
+
 TEST(ClusterRun, ThePromptsCacheCrossesToTheDecodePool) {
   const Served s("deepseek-v4-flash", "atlas_950_cabinet", "ascend-950");
   const Deployment d = s.deployment("dp=8,overlap=shared");
