@@ -52,6 +52,39 @@ void describe(ConfigVisitor& v, Calibration& c) {
     v.ranged({"step", "host work between two engine steps"}, c.step_overhead, UnitKind::kSeconds,
              base::kNonNegative);
   });
+  base::group(v, {"communication", "collectives and expert traffic"}, [&] {
+    Communication& m = c.communication;
+    const auto seconds = [&](std::string_view key, std::string_view doc, base::Ranged& value,
+                             Need need = Need::kRequired) {
+      v.ranged({key, doc, need}, value, UnitKind::kSeconds, base::kNonNegative);
+    };
+    const auto share = [&](std::string_view key, std::string_view doc, base::Ranged& value,
+                           double most = 1.0) {
+      v.ranged({key, doc}, value, UnitKind::kNumber, {.min = 0.0, .max = most});
+    };
+    const auto rate = [&](std::string_view key, std::string_view doc, base::Ranged& value,
+                          Need need = Need::kRequired) {
+      v.ranged({key, doc, need}, value, UnitKind::kBytesPerSecond, {});
+    };
+    seconds("launch", "a library's collective before its first step", m.launch);
+    seconds("hop", "a step of a collective beyond the link's flight", m.hop);
+    share("flagged", "of the link, small pieces that carry their flags", m.flagged);
+    share("bulk", "of the link, large pieces announced by a semaphore", m.bulk);
+    share("copy", "of the link, what the copying cores can write, own memory included", m.copy,
+          8.0);
+    v.ranged({"in_switch", "of the link, reduction in the switches", Need::kOptional}, m.in_switch,
+             UnitKind::kNumber, base::kFraction);
+    rate("pair_rate", "to one peer by the cores that serve it", m.pair_rate);
+    rate("flagged_pair_rate", "the same for pieces that carry their flags", m.flagged_pair_rate);
+    seconds("expert_start", "a dispatch or combine beyond the flight", m.expert_start);
+    share("rows", "of the link, expert traffic one row of a token at a time", m.rows);
+    rate("core_copy", "a core writes when cores stage rows in buffers", m.core_copy);
+    seconds("row_time", "a core spends on one row besides its bytes", m.row_time);
+    share("nic", "of the network card's rate", m.nic);
+    seconds("nic_message", "between two messages of one network card", m.nic_message);
+    rate("engine_rate", "the chip's collective engine copies", m.engine_rate, Need::kOptional);
+    seconds("engine_start", "of the collective engine's copies", m.engine_start, Need::kOptional);
+  });
   base::group(v, {"power", "what a power limit leaves of the clock", Need::kOptional}, [&] {
     v.real({"static", "share of the limit that does not depend on work"}, c.static_power,
            UnitKind::kNumber, base::kFraction);

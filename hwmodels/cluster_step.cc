@@ -30,8 +30,9 @@ double demand_of(const task::TaskGraph& graph, const task::Task& task, task::Res
   return 0.0;
 }
 
-bool moves(const task::TaskGraph& graph, const task::Task& task) {
-  return demand_of(graph, task, kScaleUp) > 0.0 || demand_of(graph, task, kScaleOut) > 0.0;
+// How long the busier of a rank's links are in use.
+double time_on_links(const task::TaskGraph& graph, const task::Task& task) {
+  return std::max(demand_of(graph, task, kScaleUp), demand_of(graph, task, kScaleOut));
 }
 
 bool same(const w::OpGraph& a, const w::OpGraph& b) {
@@ -282,7 +283,6 @@ ClusterStep::Exchange ClusterStep::exchange_of(Role role, const w::OpGraph& ops,
     t = all_to_all(hardware_, rates_, static_cast<double>(e.members - 1), e.members);
   }
   e.unit = std::max(t.scale_up, t.scale_out);
-  e.link = t.scale_up >= t.scale_out ? kScaleUp : kScaleOut;
   return e;
 }
 
@@ -409,7 +409,7 @@ struct ClusterStep::Emitter {
     const Exchange& e = exchanges[t];
     if (e.unit > 0.0 && e.members == 1) {
       // To the next stage, or the next of a ring.
-      const double bytes = demand_of(c.graph, *task, e.link) / e.unit;
+      const double bytes = time_on_links(c.graph, *task) / e.unit;
       std::int64_t to = device;
       if (e.group == Group::kStage) {
         to = step.device(instance, stage + 1, rank);
@@ -458,7 +458,7 @@ struct ClusterStep::Emitter {
       const task::Task* task = task_of(c, t);
       if (task == nullptr) continue;
       double& bytes = each[static_cast<std::size_t>(m)];
-      bytes = demand_of(c.graph, *task, e.link) / e.unit;
+      bytes = time_on_links(c.graph, *task) / e.unit;
       // Shares of the pairs, a mean of one.
       if (load != nullptr) bytes *= static_cast<double>(e.members) / load->sent_by(m);
     }
@@ -499,7 +499,7 @@ struct ClusterStep::Emitter {
       bool moving = false;
       for (const Class& c : step.classes_) {
         const task::Task* task = task_of(c, t);
-        moving = moving || (task != nullptr && moves(c.graph, *task));
+        moving = moving || (task != nullptr && time_on_links(c.graph, *task) > 0.0);
       }
       Exchange& e = exchanges[t];
       if (moving) e = step.exchange_of(static_cast<Role>(like.label), front.ops, block);

@@ -108,9 +108,8 @@ class ClusterStep {
   struct Exchange {
     Group group = Group::kExpert;
     std::int64_t members = 1;
-    std::int64_t step = 1;   // from one member to the next
-    double unit = 0.0;       // s; 0: nothing moves
-    std::uint32_t link = 0;  // the unit of a device that stands for the busiest link
+    std::int64_t step = 1;  // from one member to the next
+    double unit = 0.0;      // s; 0: nothing moves
   };
 
   struct Emitter;

@@ -193,6 +193,27 @@ Rates derive_rates(const Hardware& h, const Tuning& tuning) {
   r.collective = latency(c.collective_latency, Constant::kCollective);
   r.step = latency(c.step_overhead, Constant::kStep);
   r.link_efficiency = rate(c.link_efficiency, Constant::kLink);
+  r.communication = [&] {
+    const Communication& m = c.communication;
+    CommunicationRates to;
+    to.launch = latency(m.launch, Constant::kCollective);
+    to.hop = latency(m.hop, Constant::kCollective);
+    to.flagged = rate(m.flagged, Constant::kLink);
+    to.bulk = rate(m.bulk, Constant::kLink);
+    to.copy = rate(m.copy, Constant::kLink);
+    to.in_switch = rate(m.in_switch, Constant::kLink);
+    to.pair_rate = rate(m.pair_rate, Constant::kLink);
+    to.flagged_pair_rate = rate(m.flagged_pair_rate, Constant::kLink);
+    to.expert_start = latency(m.expert_start, Constant::kCollective);
+    to.rows = rate(m.rows, Constant::kLink);
+    to.core_copy = rate(m.core_copy, Constant::kLink);
+    to.row_time = latency(m.row_time, Constant::kCollective);
+    to.nic = rate(m.nic, Constant::kLink);
+    to.nic_message = latency(m.nic_message, Constant::kCollective);
+    to.engine_rate = rate(m.engine_rate, Constant::kLink);
+    to.engine_start = latency(m.engine_start, Constant::kCollective);
+    return to;
+  }();
   r.tile_rows = static_cast<double>(h.chip.matrix.tile_rows);
   r.tile_columns = static_cast<double>(h.chip.matrix.tile_columns);
   r.fp4_fp8_rate = h.chip.matrix.fp4_fp8_rate;

@@ -56,6 +56,29 @@ inline constexpr int kConstants = 9;
 // -1 = the end that makes things slower, 0 = the value, 1 = the end that makes them faster.
 using Tuning = std::array<int, kConstants>;
 
+// Of collectives and expert traffic, in SI units: what struct Communication says in shares and
+// ranges.
+struct CommunicationRates {
+  double launch = 0.0;   // s
+  double hop = 0.0;      // s
+  double flagged = 1.0;  // shares of the link's rate
+  double bulk = 1.0;
+  double copy = 2.0;
+  double in_switch = 0.0;           // 0: the switches do not add
+  double pair_rate = 1e18;          // B/s
+  double flagged_pair_rate = 1e18;  // B/s
+  double expert_start = 0.0;        // s
+  double rows = 1.0;
+  double core_copy = 1e18;  // B/s
+  double row_time = 0.0;    // s
+  double nic = 1.0;
+  double nic_message = 0.0;   // s
+  double engine_rate = 0.0;   // B/s; 0: no collective engine
+  double engine_start = 0.0;  // s
+
+  bool operator==(const CommunicationRates&) const = default;
+};
+
 // Numbers the cost functions use, in SI units, with efficiencies applied.
 struct Rates {
   double cores = 1.0;
@@ -76,6 +99,7 @@ struct Rates {
   double collective = 0.0;      // s
   double step = 0.0;            // s
   double link_efficiency = 1.0;
+  CommunicationRates communication;
   double tile_rows = 1.0;
   double tile_columns = 1.0;
   double fp4_fp8_rate = 1.0;

@@ -125,6 +125,13 @@ void Lowering::add_remembered_cost(const w::OpNode& node, double loss, Cost& sum
   sum.communication = sum.communication || r.cost.communication;
 }
 
+// What a dispatch or combine inside a larger kernel keeps of its latency: the library's start falls
+// away.
+double Lowering::flight_of(const Kernel& kernel, const Rates& rates) {
+  const double start = std::max(0.0, rates.communication.expert_start - rates.launch);
+  return std::max(0.0, kernel.cost.latency - start);
+}
+
 void Lowering::emit_block(const w::ParallelPlan& plan, const Rates& rates) {
   const bool waves = plan.overlap == w::Overlap::kWaves && plan.waves > 1;
   arrivals_.clear();
@@ -134,10 +141,10 @@ void Lowering::emit_block(const w::ParallelPlan& plan, const Rates& rates) {
     const double start = rates.launch;
     if (waves && kernel.role == Role::kDispatch) {
       const double scale = 1.0 / static_cast<double>(plan.waves);
+      const double first = start + rates.collective + flight_of(kernel, rates);
       for (std::int64_t i = 0; i < plan.waves; ++i) {
-        // One fused kernel: only its first wave pays the launch and the first flight.
-        arrivals_.push_back(
-            emit(kernel, kernel.cost, i == 0 ? start + kernel.cost.latency : 0.0, scale, kNone));
+        // One fused kernel: only its first wave pays the launch, the floor and the first flight.
+        arrivals_.push_back(emit(kernel, kernel.cost, i == 0 ? first : 0.0, scale, kNone));
       }
       kernel.task = arrivals_.back();
     } else if (waves && !arrivals_.empty() && is_expert(kernel.role)) {
@@ -145,7 +152,7 @@ void Lowering::emit_block(const w::ParallelPlan& plan, const Rates& rates) {
       kernel.task = results_.back();
     } else if (waves && !results_.empty() && kernel.role == Role::kCombine) {
       const double scale = 1.0 / static_cast<double>(plan.waves);
-      const double flight = std::max(0.0, kernel.cost.latency - rates.collective);
+      const double flight = flight_of(kernel, rates);
       for (std::int64_t i = 0; i < plan.waves; ++i) {
         kernel.task = emit(kernel, kernel.cost, i == 0 ? flight : 0.0, scale,
                            results_[static_cast<std::size_t>(i)]);

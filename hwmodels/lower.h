@@ -45,6 +45,7 @@ class Lowering {
 
   void gather_kernels(const workloads::OpGraph& ops, const workloads::Block& block,
                       const workloads::ParallelPlan& plan, const Stack& stack);
+  static double flight_of(const Kernel& kernel, const Rates& rates);
   void emit_block(const workloads::ParallelPlan& plan, const Rates& rates);
   void emit_waves(std::size_t first_expert, std::int64_t waves, const Rates& rates);
   task::TaskId emit(const Kernel& kernel, const Cost& cost, double latency, double scale,

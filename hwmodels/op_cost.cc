@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "hwmodels/collectives.h"
+#include "hwmodels/expert_traffic.h"
 #include "hwmodels/fabric.h"
 #include "sim/base/error.h"
 #include "workloads/precision.h"
@@ -305,42 +307,70 @@ struct Coster {
     costs.add_kernel(kernels::RouteKernel(p, set().route, core()), true, c);
   }
 
-  void operator()(const w::Dispatch& op) const { traffic(w::count(op), op.ranks); }
-  void operator()(const w::Combine& op) const { traffic(w::count(op), op.ranks); }
+  void operator()(const w::Dispatch& op) const { traffic(op, false); }
+  void operator()(const w::Combine& op) const { traffic(op, true); }
 
-  void traffic(const w::WorkCount& n, std::int64_t ranks) const {
+  template <class Traffic>
+  void traffic(const Traffic& op, bool combine) const {
     c.communication = true;
-    const LinkTime t = all_to_all(h, r, static_cast<double>(n.sent_bytes), ranks);
-    c[Unit::kScaleUp] += t.scale_up;
-    c[Unit::kScaleOut] += t.scale_out;
-    c.latency += t.latency + r.collective;
+    if (op.tokens > 0) {
+      TrafficShape shape;
+      shape.combine = combine;
+      shape.tokens = op.tokens;
+      shape.topk = static_cast<double>(op.pairs) / static_cast<double>(op.tokens);
+      shape.hidden = op.hidden;
+      shape.element = op.element;
+      shape.ranks = op.ranks;
+      const TrafficTime t = fastest_traffic(h, r, shape);
+      LinkTime links = t.links;
+      // Cores that copy slower than the links hold these back.
+      links.scale_up = std::max(links.scale_up, t.cores);
+      add_links(links, r.launch);
+      if (t.form == TrafficForm::kNormal) {
+        // They do not compute meanwhile. A low-latency kernel leaves once its rows are on their
+        // way.
+        const double taken = std::max(links.scale_up, links.scale_out) * t.cores_taken /
+                             static_cast<double>(h.chip.cores);
+        c[Unit::kMatrix] += taken;
+        c[Unit::kVector] += taken;
+      }
+    }
+    const w::WorkCount n = w::count(op);
     charge_vector(c, r, static_cast<double>(n.vector_ops), 0.0);
     charge_activations(c, r, static_cast<double>(n.input_bytes + n.output_bytes));
+  }
+
+  // `launch` is part of what a library was timed with, and charged with the kernel.
+  void add_links(const LinkTime& t, double launch) const {
+    c[Unit::kScaleUp] += t.scale_up;
+    c[Unit::kScaleOut] += t.scale_out;
+    c.latency += std::max(0.0, t.latency - launch);
   }
 
   void operator()(const w::Collective& op) const {
     c.communication = true;
     const double bytes = static_cast<double>(op.bytes);
-    LinkTime t;
     switch (op.kind) {
       case w::CollectiveKind::kAllReduce:
-        t = all_reduce(h, r, bytes, op.ranks);
+        add_links(fastest_collective(h, r, CollectiveOp::kAllReduce, bytes, op.ranks).links, 0.0);
         break;
       case w::CollectiveKind::kAllGather:
-        t = all_gather(h, r, bytes, op.ranks);
+        add_links(fastest_collective(h, r, CollectiveOp::kAllGather,
+                                     bytes * static_cast<double>(op.ranks), op.ranks)
+                      .links,
+                  0.0);
         break;
       case w::CollectiveKind::kReduceScatter:
-        t = all_to_all(h, r,
-                       bytes * static_cast<double>(op.ranks - 1) / static_cast<double>(op.ranks),
-                       op.ranks);
+        add_links(fastest_collective(h, r, CollectiveOp::kReduceScatter, bytes, op.ranks).links,
+                  0.0);
         break;
-      case w::CollectiveKind::kSendRecv:
-        t = send(h, r, bytes, op.ranks - 1);
+      case w::CollectiveKind::kSendRecv: {
+        const LinkTime t = send(h, r, bytes, op.ranks - 1);
+        add_links(t, 0.0);
+        c.latency += r.collective;
         break;
+      }
     }
-    c[Unit::kScaleUp] += t.scale_up;
-    c[Unit::kScaleOut] += t.scale_out;
-    c.latency += t.latency + r.collective;
   }
 
   void operator()(const w::Lookup& op) const {

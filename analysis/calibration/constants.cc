@@ -37,6 +37,17 @@ constexpr Bounds kBounds[] = {
     {"latency.load", 0.2e-6, 5e-6},
     {"latency.step", 1e-6, 10e-3},
     {"latency.", 0.02e-6, 50e-6},
+    {"communication.hop", 0.02e-6, 5e-6},
+    {"communication.launch", 0.5e-6, 50e-6},
+    {"communication.expert_start", 0.5e-6, 200e-6},
+    {"communication.row_time", 0.01e-6, 20e-6},
+    {"communication.nic_message", 0.005e-6, 2e-6},
+    {"communication.engine_start", 0.5e-6, 200e-6},
+    {"communication.pair_rate", 10e9, 2e12},
+    {"communication.flagged_pair_rate", 1e9, 200e9},
+    {"communication.core_copy", 1e9, 1e12},
+    {"communication.engine_rate", 10e9, 10e12},
+    {"communication.", 0.05, 2.0},
     {"power.", 0.02, 1000.0},
     {"", 1e-9, 1e9},
 };
@@ -131,6 +142,7 @@ void set_constants(hwmodels::Calibration& calibration,
 
 std::string to_text(const Constant& constant, double value) {
   if (constant.unit == UnitKind::kSeconds) return fmt::format("{:.4g} us", value * 1e6);
+  if (constant.unit == UnitKind::kBytesPerSecond) return fmt::format("{:.4g} GB/s", value / 1e9);
   assert(constant.unit == UnitKind::kNumber);
   return fmt::format("{:.4g}", value);
 }

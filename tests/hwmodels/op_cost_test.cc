@@ -8,6 +8,7 @@
 #include <cmath>
 #include <random>
 
+#include "hwmodels/expert_traffic.h"
 #include "tests/hwmodels/fixtures.h"
 #include "tests/sim/base/test_support.h"
 
@@ -444,14 +445,30 @@ TEST(OpCost, CommunicationIsMarkedAndPaysTheCollectiveFloor) {
   const Rates r = derive_rates(h);
   const Cost dispatch = cost(w::Dispatch{64, 512, 448, 4096, 8, Dtype::kFp8}, h, r);
   EXPECT_TRUE(dispatch.communication);
-  EXPECT_GE(dispatch.latency, r.collective);
+  // The library's start and a flight, less the launch that every kernel pays.
+  EXPECT_NEAR(dispatch.latency, r.communication.expert_start + 1e-6 - r.launch, 1e-12);
   EXPECT_GT(dispatch[Unit::kScaleUp], 0.0);
   EXPECT_EQ(dispatch[Unit::kScaleOut], 0.0);
-  // 448 rows of 4096 B and a scale byte for 32 elements, at the achieved link rate.
-  EXPECT_NEAR(dispatch[Unit::kScaleUp], 448.0 * (4096.0 + 128.0) / (450e9 * r.link_efficiency),
-              1e-12);
+  // 448 rows of 4096 B, a scale byte for 32 elements and 16 B, at the rate of single rows.
+  const double rate = 450e9 * r.communication.rows;
+  EXPECT_NEAR(dispatch[Unit::kScaleUp], 448.0 * (4096.0 + 128.0 + 16.0) / rate, 1e-12);
   const Cost combine = cost(w::Combine{64, 512, 448, 4096, 8, Dtype::kBf16}, h, r);
-  EXPECT_NEAR(combine[Unit::kScaleUp], 448.0 * 8192.0 / (450e9 * r.link_efficiency), 1e-12);
+  EXPECT_NEAR(combine[Unit::kScaleUp], 448.0 * 8192.0 / rate, 1e-12);
+}
+
+TEST(OpCost, NormalTrafficTakesItsCoresFromCompute) {
+  const Hardware h = hardware("hgx_h200_x4");
+  const Rates r = derive_rates(h);
+  const Cost c = cost(w::Dispatch{8192, 65536, 63488, 7168, 32, Dtype::kFp8}, h, r);
+  TrafficShape shape;
+  shape.tokens = 8192;
+  shape.topk = 8.0;
+  shape.hidden = 7168;
+  shape.ranks = 32;
+  const TrafficTime t = fastest_traffic(h, r, shape);
+  ASSERT_EQ(t.form, TrafficForm::kNormal);
+  EXPECT_DOUBLE_EQ(c[Unit::kScaleOut], t.links.scale_out);
+  EXPECT_NEAR(c[Unit::kMatrix], c[Unit::kScaleOut] * 24.0 / 132.0, 1e-12);
 }
 
 }  // namespace
