@@ -100,10 +100,13 @@ std::string label_of(const Case& any) {
                                c.elements, c.ranks);
           },
           [](const ExpertTrafficCase& c) {
-            return fmt::format("{} {}{} {} EP{}: {} tokens of {} to {} of {}", c.origin.system,
-                               c.low_latency ? "low-latency " : "",
-                               c.combine ? "combine" : "dispatch", c.dtype, c.ranks,
-                               c.tokens_per_rank, c.hidden, c.topk, c.experts);
+            std::string label =
+                fmt::format("{} {}{} {} EP{}: {} tokens of {} to {} of {}", c.origin.system,
+                            c.low_latency ? "low-latency " : "", c.combine ? "combine" : "dispatch",
+                            c.dtype, c.ranks, c.tokens_per_rank, c.hidden, c.topk, c.experts);
+            if (c.cores > 0) label += fmt::format(", {} cores", c.cores);
+            if (!c.link.empty()) label += ", " + c.link;
+            return label;
           },
           [](const MegaMoeCase& c) {
             return fmt::format("{} {} {} EP{} {}: {} tokens a rank", c.origin.system, c.model,

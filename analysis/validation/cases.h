@@ -140,6 +140,10 @@ struct ExpertTrafficCase {
   std::int64_t hidden = 1;
   std::int64_t topk = 1;
   std::int64_t experts = 0;  // 0 = not said
+  std::int64_t nodes = 0;    // above 0: `ranks` are all devices of so many
+  std::int64_t cores = 0;    // that copy; 0 = not said
+  // The link whose bytes a bandwidth counts: "NVLink", "RDMA"; empty where the table does not say.
+  std::string link;
 };
 
 // Dispatch, both expert products, SwiGLU and combine of one layer, fused or one after another.

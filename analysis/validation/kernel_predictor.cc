@@ -7,6 +7,8 @@
 #include <optional>
 
 #include "analysis/cost.h"
+#include "hwmodels/collectives.h"
+#include "hwmodels/expert_traffic.h"
 #include "hwmodels/kernels/gemm.h"
 #include "hwmodels/kernels/moe_rows.h"
 #include "hwmodels/lower.h"
@@ -164,7 +166,8 @@ bool KernelPredictor::handles(const Case& c) const {
          std::holds_alternative<AttentionModuleCase>(c) ||
          std::holds_alternative<IndexLogitsCase>(c) || std::holds_alternative<TopKCase>(c) ||
          std::holds_alternative<SparseAttentionCase>(c) ||
-         std::holds_alternative<HyperConnectionCase>(c);
+         std::holds_alternative<HyperConnectionCase>(c) ||
+         std::holds_alternative<CollectiveCase>(c) || std::holds_alternative<ExpertTrafficCase>(c);
 }
 
 Prediction KernelPredictor::predict(const Case& c) {
@@ -223,6 +226,36 @@ const KernelPredictor::Chip& KernelPredictor::chip(const Origin& origin, bool pa
     loaded->derive();
     known = std::move(loaded);
   }
+  return *known;
+}
+
+const KernelPredictor::Chip& KernelPredictor::system_of(const std::string& name,
+                                                        std::int64_t devices) {
+  std::unique_ptr<Chip>& known = chips_[fmt::format("{} with {} devices", name, devices)];
+  if (known != nullptr) return *known;
+  hwmodels::Hardware best;
+  for (const std::string& system : hwmodels::list_configs(configs_, "systems")) {
+    hwmodels::Hardware h = hwmodels::load_hardware(system, configs_);
+    if (h.chip.name != name) continue;
+    if (best.system.fabric.empty() || h.system.scale_up_domain() > best.system.scale_up_domain()) {
+      best = std::move(h);
+    }
+  }
+  if (best.system.fabric.empty()) {
+    (void)hwmodels::load_chip(name, configs_);  // throws for an unknown one
+    throw UnsupportedError(fmt::format("no system of {} in configs/systems", name));
+  }
+  hwmodels::FabricDimension& outermost = best.system.fabric.back();
+  if (best.system.devices() < devices && !outermost.scale_up) {
+    const std::int64_t domain = best.system.devices() / outermost.size;
+    outermost.size = (devices + domain - 1) / domain;
+  }
+  auto loaded = std::make_unique<Chip>();
+  loaded->hardware = std::move(best);
+  const auto given = calibrations_.find(name);
+  if (given != calibrations_.end()) loaded->hardware.calibration = given->second;
+  loaded->derive();
+  known = std::move(loaded);
   return *known;
 }
 
@@ -365,6 +398,75 @@ Prediction KernelPredictor::time_of(const RoutedExpertsCase& c) {
     }
     return total;
   });
+}
+
+// One call after another, as the library's own benchmark times them.
+Prediction KernelPredictor::time_of(const CollectiveCase& c) {
+  using hwmodels::CollectiveOp;
+  CollectiveOp op;
+  if (c.op == "all_reduce") {
+    op = CollectiveOp::kAllReduce;
+  } else if (c.op == "all_gather") {
+    op = CollectiveOp::kAllGather;
+  } else if (c.op == "reduce_scatter") {
+    op = CollectiveOp::kReduceScatter;
+  } else if (c.op == "alltoall" || c.op == "all_to_all") {
+    op = CollectiveOp::kAllToAll;
+  } else {
+    throw UnsupportedError(fmt::format("collective {} is not modelled", base::quote(c.op)));
+  }
+  if (c.dtype != "fp16" && c.dtype != "bf16") {
+    throw UnsupportedError(fmt::format("collectives of {} are not modelled", base::quote(c.dtype)));
+  }
+  if (c.ranks < 2) throw UnsupportedError("a collective of one rank moves nothing");
+  const Chip& on = system_of(c.origin.system, c.ranks);
+  const double bytes = 2.0 * static_cast<double>(c.elements);
+  return over_tunings(on, [&](const hwmodels::Rates& rates) {
+    return hwmodels::library_collective(on.hardware, rates, op, bytes, c.ranks).seconds();
+  });
+}
+
+Prediction KernelPredictor::time_of(const ExpertTrafficCase& c) {
+  hwmodels::TrafficShape shape;
+  if (c.dtype == "fp8") {
+    shape.element = Dtype::kFp8;
+  } else if (c.dtype == "int8") {
+    shape.element = Dtype::kInt8;
+  } else if (c.dtype == "bf16" || c.dtype == "fp16") {
+    shape.element = Dtype::kBf16;
+  } else {
+    throw UnsupportedError(fmt::format("rows in {} are not modelled", base::quote(c.dtype)));
+  }
+  std::int64_t ranks = c.ranks;
+  if (c.nodes > 0) {
+    const std::int64_t node = system_of(c.origin.system, 1).hardware.system.devices_per_node;
+    require_countable({c.nodes, node});
+    ranks = c.nodes * node;
+  }
+  if (ranks < 2) throw UnsupportedError("expert traffic of one rank moves nothing");
+  require_countable({c.tokens_per_rank, c.topk, c.hidden, ranks});
+  shape.combine = c.combine;
+  shape.tokens = c.tokens_per_rank;
+  shape.topk = static_cast<double>(c.topk);
+  shape.experts = c.experts;
+  shape.hidden = c.hidden;
+  shape.ranks = ranks;
+  hwmodels::TrafficDesign design;
+  design.form = c.low_latency ? hwmodels::TrafficForm::kLowLatency : hwmodels::TrafficForm::kNormal;
+  design.cores = c.cores;
+  // The second version of DeepEP moves rows with the copy engine of a core.
+  design.bulk_copies = c.origin.kernel_source.starts_with("DeepEP V2");
+  const Chip& on = system_of(c.origin.system, ranks);
+  double counted = 0.0;
+  Prediction p = over_tunings(on, [&](const hwmodels::Rates& rates) {
+    const hwmodels::TrafficTime t = hwmodels::expert_traffic(on.hardware, rates, shape, design);
+    const bool network =
+        c.link.empty() ? ranks > on.hardware.system.scale_up_domain() : c.link == "RDMA";
+    counted = t.row_bytes * (c.low_latency ? t.rows : network ? t.node_rows : t.rank_rows);
+    return t.seconds();
+  });
+  p.counted_bytes = counted;
+  return p;
 }
 
 w::OpGraph KernelPredictor::attention_half(const Chip& chip, const AttentionModuleCase& c) {

@@ -46,12 +46,17 @@ class KernelPredictor : public TunablePredictor {
   Prediction time_of(const TopKCase& c);
   Prediction time_of(const SparseAttentionCase& c);
   Prediction time_of(const HyperConnectionCase& c);
+  Prediction time_of(const CollectiveCase& c);
+  Prediction time_of(const ExpertTrafficCase& c);
   template <class Other>
   Prediction time_of(const Other& c);
 
   // The chip with the designs of the case's software stack.
   // `paged`: scores of prompts are taken by the kernel of decoding, which reads keys by pages.
   const Chip& chip(const Origin& origin, bool paged = false);
+  // The chip in a system of at least `devices`: the largest scale-up domain there is with it, and
+  // as many of those side by side as it takes.
+  const Chip& system_of(const std::string& chip, std::int64_t devices);
   [[nodiscard]] const hwmodels::Stack& stack(const Origin& origin) const;
   const workloads::ModelSpec& model(const std::string& name);
   // Of kernels one after another, each made of one operator, `times` over.

@@ -35,6 +35,8 @@ constexpr std::pair<std::string_view, std::string_view> kChipNames[] = {
     {"B200", "b200_sxm"},        {"B300", "b300_sxm"},
     {"GB200", "gb200"},          {"GB300", "gb300"},
     {"Atlas A3", "ascend_910c"}, {"A3 384 SuperPOD", "ascend_910c"},
+    // Generations whose SKU is not said: those with all links and a NIC of 400 Gb/s.
+    {"SM90", "h100_sxm"},        {"SM100", "b200_sxm"},
 };
 
 std::string chip_of(const std::string& name) {
@@ -255,7 +257,9 @@ Case low_latency(const Row& r, bool combine) {
                            .tokens_per_rank = r.count("tokens_per_rank"),
                            .hidden = r.count("hidden"),
                            .topk = r.count("topk"),
-                           .experts = r.count("num_experts")};
+                           .experts = r.count("num_experts"),
+                           .nodes = r.count("node_num"),
+                           .link = ""};
 }
 
 // The ranks of "EP64", "EP 8x2" and "EP 8".
@@ -288,7 +292,9 @@ Case surveyed_traffic(const Row& r) {
                            .ranks = ranks_of(r.required("topology")),
                            .tokens_per_rank = r.count("tokens_per_rank"),
                            .hidden = r.count("hidden"),
-                           .topk = r.count("topk")};
+                           .topk = r.count("topk"),
+                           .cores = r.count_or("sms", 0),
+                           .link = r.text("bottleneck_link")};
 }
 
 Value traffic_value(const Row& r) {
@@ -424,7 +430,8 @@ Case ascend_kernel(const Row& r) {
                              .ranks = ranks_of(shape),
                              .tokens_per_rank = r.count("batch_or_tokens"),
                              .hidden = 7168,
-                             .topk = 8};
+                             .topk = 8,
+                             .link = ""};
   }
   const std::string prefix = "V4-Flash PyPTO ";
   if (!name.starts_with(prefix)) {
@@ -767,6 +774,11 @@ Measurement read_one(const Layout& layout, const Column& column, const Row& r) {
     m.unit = value.unit;
     m.value = value.number.value_or(0.0);
     if (value.number && m.unit.seconds > 0.0) return m;
+    // Traffic has a number of bytes, so that its bandwidth is a time.
+    if (value.number && m.unit.name == kBandwidth &&
+        std::holds_alternative<ExpertTrafficCase>(m.measured)) {
+      return m;
+    }
     if (std::holds_alternative<SkippedCase>(m.measured)) return m;
     const std::string reason =
         value.number ? fmt::format("measured in {}; only times are compared", m.unit.name)

@@ -55,6 +55,9 @@ struct Measurement {
   Case measured;
 };
 
+// The name of the unit of bandwidths.
+inline constexpr std::string_view kBandwidth = "GB/s";
+
 // One measurement for every row, two for a row that measures dispatch and combine. A row that
 // leaves a field empty or is about something unknown becomes a SkippedCase. Throws ConfigError with
 // file:line:column for a field that is no number of its kind, and for a measurement that is not

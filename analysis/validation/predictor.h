@@ -16,6 +16,8 @@ struct Prediction {
   base::Seconds low;  // 90 % interval around it
   base::Seconds high;
   base::Basis basis = base::Basis::kAssumed;
+  // What a bandwidth of this case counts; 0 where none is defined.
+  double counted_bytes = 0.0;
 };
 
 class Predictor {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <cmath>
 #include <map>
 
@@ -12,13 +13,24 @@ namespace foretoken::analysis::validation {
 namespace {
 
 std::string not_modelled(const Case& c) {
-  if (std::holds_alternative<CollectiveCase>(c) || std::holds_alternative<ExpertTrafficCase>(c)) {
-    return "collectives are not modelled at kernel level yet";
-  }
   if (std::holds_alternative<MegaMoeCase>(c)) {
     return "fused expert waves are not modelled at kernel level yet";
   }
   return "this kind of kernel is not modelled yet";
+}
+
+// A time, or the bandwidth that a time and the case's bytes make.
+Comparison in_unit(const Prediction& p, const Unit& unit) {
+  if (unit.seconds > 0.0) {
+    return {p.time.value() / unit.seconds, p.low.value() / unit.seconds,
+            p.high.value() / unit.seconds, p.basis};
+  }
+  if (unit.name != kBandwidth || p.counted_bytes <= 0.0) {
+    throw base::UnsupportedError(fmt::format("values in {} are not modelled", unit.name));
+  }
+  const double gigabytes = p.counted_bytes / 1e9;
+  return {gigabytes / p.time.value(), gigabytes / p.high.value(), gigabytes / p.low.value(),
+          p.basis};
 }
 
 // Fills the row's comparison or its reason for having none.
@@ -31,9 +43,7 @@ void predict(ValidationRow& row, const Measurement& m, std::span<Predictor* cons
     if (!predictor->handles(m.measured)) continue;
     try {
       const Prediction p = predictor->predict(m.measured);
-      const double unit = m.unit.seconds;
-      const Comparison c{p.time.value() / unit, p.low.value() / unit, p.high.value() / unit,
-                         p.basis};
+      const Comparison c = in_unit(p, m.unit);
       const double error = c.predicted / row.measured;
       if (std::isfinite(error) && c.predicted > 0.0 && std::isfinite(c.low) &&
           std::isfinite(c.high)) {
@@ -94,10 +104,13 @@ ErrorStatistics statistics(std::span<const ValidationRow* const> rows) {
 }
 
 std::vector<bool> fastest_stacks(std::span<const Measurement> measurements) {
-  // The shortest time of each case, and whose it is.
-  std::map<std::pair<std::string, std::string>, const Measurement*> best;
+  // The shortest time (largest bandwidth) of each case, and whose it is.
+  std::map<std::array<std::string, 3>, const Measurement*> best;
   const auto case_of = [](const Measurement& m) {
-    return std::pair(class_of(m.measured), label_of(m.measured));
+    return std::array{class_of(m.measured), label_of(m.measured), m.unit.name};
+  };
+  const auto faster = [](const Measurement& a, const Measurement& b) {
+    return a.unit.seconds > 0.0 ? a.value < b.value : a.value > b.value;
   };
   const auto readable = [](const Measurement& m) {
     return !std::holds_alternative<SkippedCase>(m.measured);
@@ -105,7 +118,7 @@ std::vector<bool> fastest_stacks(std::span<const Measurement> measurements) {
   for (const Measurement& m : measurements) {
     if (!readable(m)) continue;
     const Measurement*& known = best[case_of(m)];
-    if (known == nullptr || m.value < known->value) known = &m;
+    if (known == nullptr || faster(m, *known)) known = &m;
   }
   std::vector<bool> fastest;
   fastest.reserve(measurements.size());

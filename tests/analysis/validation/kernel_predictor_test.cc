@@ -149,9 +149,69 @@ TEST(KernelPredictor, WhatItCannotModelSaysWhatIsMissing) {
   EXPECT_EQ(refusal(module), "the case is too large to be counted exactly");
 }
 
-TEST(KernelPredictor, TrafficIsForOthers) {
+CollectiveCase gather_on(const std::string& chip, std::int64_t ranks, std::int64_t elements) {
+  return {{chip, "nccl", ""}, "all_gather", "fp16", ranks, elements};
+}
+
+ExpertTrafficCase dispatch_on(const std::string& chip, std::int64_t nodes, std::int64_t tokens) {
+  ExpertTrafficCase c;
+  c.origin = {chip, "", "deepep"};
+  c.low_latency = true;
+  c.dtype = "fp8";
+  c.nodes = nodes;
+  c.ranks = nodes * 8;
+  c.tokens_per_rank = tokens;
+  c.hidden = 7168;
+  c.topk = 8;
+  c.experts = 256;
+  return c;
+}
+
+TEST(KernelPredictor, CollectivesRunOnASystemOfTheChip) {
   KernelPredictor predictor(kConfigs);
-  EXPECT_FALSE(predictor.handles(CollectiveCase{}));
+  const Prediction p = predictor.predict(gather_on("h200_sxm", 8, std::int64_t{1} << 28));
+  // 470 MB through a link of 450 GB/s.
+  EXPECT_GT(p.time.value(), 470e6 / 450e9);
+  EXPECT_LT(p.time.value(), 2.0 * 470e6 / 450e9);
+  EXPECT_LT(p.low.value(), p.time.value());
+  EXPECT_GT(p.high.value(), p.time.value());
+  EXPECT_THAT(refusal(gather_on("h200_sxm", 1, 256)), HasSubstr("moves nothing"));
+  EXPECT_THAT(refusal(gather_on("mi300", 8, 256)), HasSubstr("mi300"));
+  CollectiveCase broadcast = gather_on("h200_sxm", 8, 256);
+  broadcast.op = "broadcast";
+  EXPECT_EQ(refusal(broadcast), "collective 'broadcast' is not modelled");
+  broadcast = gather_on("h200_sxm", 8, 256);
+  broadcast.dtype = "fp8";
+  EXPECT_EQ(refusal(broadcast), "collectives of 'fp8' are not modelled");
+}
+
+TEST(KernelPredictor, NodesOfARackAreInOneDomainAndBoardsAreJoinedByTheNetwork) {
+  KernelPredictor predictor(kConfigs);
+  const auto seconds = [&](const char* chip, std::int64_t nodes) {
+    return predictor.predict(dispatch_on(chip, nodes, 256)).time.value();
+  };
+  EXPECT_GT(seconds("h200_sxm", 2), 2.0 * seconds("h200_sxm", 1));
+  EXPECT_LT(seconds("gb200", 2), 1.5 * seconds("gb200", 1));
+  EXPECT_GT(seconds("h200_sxm", 128), seconds("h200_sxm", 2));
+}
+
+TEST(KernelPredictor, BandwidthsCountRowsThatStayToo) {
+  KernelPredictor predictor(kConfigs);
+  const Prediction rows = predictor.predict(dispatch_on("h200_sxm", 1, 128));
+  EXPECT_DOUBLE_EQ(rows.counted_bytes, 128.0 * 8.0 * 7392.0);
+  ExpertTrafficCase c = dispatch_on("h800_sxm", 2, 4096);
+  c.low_latency = false;
+  c.link = "RDMA";
+  const double network = predictor.predict(c).counted_bytes;
+  EXPECT_NEAR(network, 4096.0 * 7392.0 * 1.99, 4096.0 * 7392.0 * 0.01);  // nearly both nodes
+  c.link = "NVLink";
+  EXPECT_GT(predictor.predict(c).counted_bytes, 2.0 * network);
+  c.dtype = "mxint4";
+  EXPECT_EQ(refusal(c), "rows in 'mxint4' are not modelled");
+}
+
+TEST(KernelPredictor, FusedTrafficIsForOthers) {
+  KernelPredictor predictor(kConfigs);
   EXPECT_FALSE(predictor.handles(MegaMoeCase{}));
   EXPECT_FALSE(predictor.handles(EngineStepCase{}));
 }

@@ -206,13 +206,19 @@ TEST(MeasurementTable, ReadsAscendKernelsFromTheirShapes) {
   EXPECT_TRUE(traffic.combine);
   EXPECT_TRUE(traffic.low_latency);
   EXPECT_EQ(traffic.ranks, 16);
+  const auto normal = only<ExpertTrafficCase>(
+      kAscend + "A3 384 SuperPOD,DeepEP-Ascend normal dispatch,EP128,4096.0,,146,GB/s,\n");
+  EXPECT_FALSE(normal.combine);
+  EXPECT_FALSE(normal.low_latency);
+  EXPECT_EQ(normal.dtype, "int8");
+  EXPECT_EQ(normal.ranks, 128);
 }
 
 TEST(MeasurementTable, AscendRowsThatSayTooLittleAreSkippedByName) {
-  const auto traffic = only<SkippedCase>(
-      kAscend + "A3 384 SuperPOD,DeepEP-Ascend normal dispatch,EP8,4096.0,,146,GB/s,\n");
-  EXPECT_EQ(traffic.reason, "measured in GB/s; only times are compared");
-  EXPECT_EQ(traffic.class_name, "expert_dispatch");
+  const auto kernel = only<SkippedCase>(
+      kAscend + "Atlas A3,V4-Flash PyPTO hc_pre,B=64 S1=2,,,146,GB/s,\n");
+  EXPECT_EQ(kernel.reason, "measured in GB/s; only times are compared");
+  EXPECT_EQ(kernel.class_name, "mhc_pre");
   EXPECT_EQ(reason(kAscend + "Atlas A3,V4 hc_post eager (unfused),typical shape,,,20,us,\n"),
             "shape 'typical shape' gives no number of tokens");
   EXPECT_THAT(reason(kAscend + "Atlas A3,LongCat-Flash FA,24 cube + 48 vector cores,,,20,us,\n"),
@@ -240,14 +246,17 @@ TEST(MeasurementTable, ReadsCollectivesAndExpertTraffic) {
   EXPECT_FALSE(std::get<ExpertTrafficCase>(both[0].measured).combine);
   EXPECT_TRUE(std::get<ExpertTrafficCase>(both[1].measured).combine);
   EXPECT_EQ(std::get<ExpertTrafficCase>(both[1].measured).ranks, 16);
+  EXPECT_EQ(std::get<ExpertTrafficCase>(both[1].measured).nodes, 2);
   const std::string survey =
       "gpu,kernel,topology,tokens_per_rank,hidden,topk,dtype,sms,latency_us,bandwidth_GBps\n";
   EXPECT_EQ(
       only<ExpertTrafficCase>(survey + "SM90,DeepEP V2 dispatch,EP 8x4,128,7168,8,FP8,24,77,\n")
           .ranks,
       32);
-  EXPECT_EQ(reason(survey + "H800,DeepEP V1 normal combine,EP8,4096,7168,8,BF16,,,158\n"),
-            "measured in GB/s; only times are compared");
+  const auto rate = read(survey + "H800,DeepEP V1 normal combine,EP8,4096,7168,8,BF16,,,158\n");
+  EXPECT_EQ(rate[0].value, 158.0);
+  EXPECT_EQ(rate[0].unit.name, kBandwidth);
+  EXPECT_FALSE(std::get<ExpertTrafficCase>(rate[0].measured).low_latency);
   EXPECT_THAT(reason(survey + "H800,DeepEP V1 normal combine,ring,4096,7168,8,BF16,,7,158\n"),
               HasSubstr("topology 'ring'"));
 }

@@ -99,6 +99,35 @@ TEST(Validation, PredictionsAreGivenInTheUnitOfTheMeasurement) {
   EXPECT_EQ(rows[0].unit, "ms");
 }
 
+TEST(Validation, ABandwidthIsWhatTheTimeAndTheBytesMake) {
+  Measurement x = gemm(60.0, 1, "a");  // 10 us, 5 to 20 us, and no bytes
+  x.unit = {std::string(kBandwidth), 0.0};
+  EXPECT_EQ(compared({x})[0].skipped, "values in GB/s are not modelled");
+  class Counting : public FixedPredictor {
+   public:
+    Counting() : FixedPredictor(10e-6) {}
+    Prediction predict(const Case& c) override {
+      Prediction p = FixedPredictor::predict(c);
+      p.counted_bytes = 1e6;
+      return p;
+    }
+  } counting;
+  Predictor* const one = &counting;
+  const auto rows = compare("t.csv", {&x, 1}, {&one, 1});
+  EXPECT_DOUBLE_EQ(rows[0].comparison->predicted, 100.0);
+  EXPECT_DOUBLE_EQ(rows[0].comparison->low, 50.0);
+  EXPECT_DOUBLE_EQ(rows[0].comparison->high, 200.0);
+}
+
+TEST(Validation, OfBandwidthsTheLargestIsTheHardwares) {
+  Measurement time = gemm(100.0, 1, "a");
+  Measurement slow = gemm(50.0, 1, "a");
+  Measurement fast = gemm(60.0, 1, "b");
+  slow.unit = fast.unit = {std::string(kBandwidth), 0.0};
+  const std::vector<Measurement> all = {time, slow, fast};
+  EXPECT_THAT(fastest_stacks(all), ElementsAre(true, false, true));
+}
+
 TEST(Validation, WhatNobodyModelsIsSkippedByName) {
   Measurement wave = gemm(1, 1, "a");
   wave.measured = MegaMoeCase{};
@@ -109,7 +138,7 @@ TEST(Validation, WhatNobodyModelsIsSkippedByName) {
   Measurement refused = gemm(1, 99, "a");
   const auto rows = compared({wave, reduce, unread, refused});
   EXPECT_EQ(rows[0].skipped, "fused expert waves are not modelled at kernel level yet");
-  EXPECT_EQ(rows[1].skipped, "collectives are not modelled at kernel level yet");
+  EXPECT_EQ(rows[1].skipped, "this kind of kernel is not modelled yet");
   EXPECT_EQ(rows[2].skipped, "'m' is empty");
   EXPECT_EQ(rows[3].skipped, "99 rows are refused");
   for (const ValidationRow& row : rows) EXPECT_FALSE(row.comparison.has_value());
