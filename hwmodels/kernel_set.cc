@@ -57,6 +57,14 @@ KernelSet load_kernel_set(const std::string& family, const fs::path& configs,
   use("row", set.row);
   use("hyper", set.hyper);
   use("expert_rows", set.expert_rows);
+  std::string waves;
+  v.text({"expert_waves", "a file in configs/designs/expert_waves"}, waves);
+  const auto other = unused.find("expert_waves");
+  if (other != unused.end()) {
+    waves = other->second;
+    unused.erase(other);
+  }
+  if (!waves.empty()) set.expert_waves = load_expert_waves(waves, configs);
   v.finish();
   if (!unused.empty()) {
     throw base::ConfigError({path.string(), 0, 0}, fmt::format("no kind of kernel is called {}",

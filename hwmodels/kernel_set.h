@@ -6,6 +6,7 @@
 #include <map>
 #include <string>
 
+#include "hwmodels/expert_waves_design.h"
 #include "hwmodels/kernels/attention.h"
 #include "hwmodels/kernels/compressor.h"
 #include "hwmodels/kernels/gemm.h"
@@ -40,6 +41,7 @@ struct KernelSet {
   kernels::RowDesign row{};
   kernels::HyperDesign hyper{};
   kernels::MoeRowsDesign expert_rows{};
+  ExpertWavesDesign expert_waves{};
 };
 
 // The set of a chip family, with `instead` (kind of kernel -> design) in place of its own. Throws

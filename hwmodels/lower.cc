@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bitset>
 
+#include "hwmodels/expert_waves.h"
+
 namespace foretoken::hwmodels {
 
 namespace w = workloads;
@@ -98,6 +100,7 @@ void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block,
     }
     kernel_of_.push_back(k);
     Kernel& kernel = kernels_[k];
+    if (node.role == Role::kExpertGateUp) rule_waves_ = waves_by_rule(node.op);
     add_remembered_cost(node, loss_of(node.op, plan, stack), kernel.cost);
     for (std::uint8_t d = 0; d < node.dependency_count; ++d) {
       const std::uint32_t other = kernel_of_[node.dependencies[d] - block.first];
@@ -106,6 +109,20 @@ void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block,
       if (latest == kNone || other > latest) latest = other;
     }
   }
+}
+
+// Of the rank whose first products these are.
+std::int64_t Lowering::waves_by_rule(const w::Op& op) const {
+  const auto* product = std::get_if<w::GroupedGemm>(&op);
+  if (product == nullptr || product->groups <= 0) return 1;
+  ExpertLayer layer;
+  layer.tokens = product->rows;
+  layer.experts = product->groups;
+  layer.inner = std::max<std::int64_t>(1, product->n / 2);
+  const Hardware& hardware = costs_.hardware();
+  const std::int64_t each =
+      experts_per_wave(hardware.kernels.expert_waves, layer, hardware.chip.cores);
+  return (product->groups + each - 1) / each;
 }
 
 void Lowering::add_remembered_cost(const w::OpNode& node, double loss, Cost& sum) {
@@ -133,27 +150,33 @@ double Lowering::flight_of(const Kernel& kernel, const Rates& rates) {
 }
 
 void Lowering::emit_block(const w::ParallelPlan& plan, const Rates& rates) {
-  const bool waves = plan.overlap == w::Overlap::kWaves && plan.waves > 1;
+  const std::int64_t count = plan.waves > 0 ? plan.waves : rule_waves_;
+  const bool pairs = plan.overlap == w::Overlap::kPairwise && count > 1;
+  const bool waves = (plan.overlap == w::Overlap::kWaves || pairs) && count > 1;
   arrivals_.clear();
   results_.clear();
   for (std::size_t k = 0; k < kernels_.size(); ++k) {
     Kernel& kernel = kernels_[k];
     const double start = rates.launch;
     if (waves && kernel.role == Role::kDispatch) {
-      const double scale = 1.0 / static_cast<double>(plan.waves);
+      const double scale = 1.0 / static_cast<double>(count);
       const double first = start + rates.collective + flight_of(kernel, rates);
-      for (std::int64_t i = 0; i < plan.waves; ++i) {
+      for (std::int64_t i = 0; i < count; ++i) {
         // One fused kernel: only its first wave pays the launch, the floor and the first flight.
         arrivals_.push_back(emit(kernel, kernel.cost, i == 0 ? first : 0.0, scale, kNone));
       }
       kernel.task = arrivals_.back();
     } else if (waves && !arrivals_.empty() && is_expert(kernel.role)) {
-      if (results_.empty()) emit_waves(k, plan.waves, rates);
-      kernel.task = results_.back();
+      if (pairs) {
+        emit_part(k, count, rates);
+      } else {
+        if (results_.empty()) emit_waves(k, count, rates);
+        kernel.task = results_.back();
+      }
     } else if (waves && !results_.empty() && kernel.role == Role::kCombine) {
-      const double scale = 1.0 / static_cast<double>(plan.waves);
+      const double scale = 1.0 / static_cast<double>(count);
       const double flight = flight_of(kernel, rates);
-      for (std::int64_t i = 0; i < plan.waves; ++i) {
+      for (std::int64_t i = 0; i < count; ++i) {
         kernel.task = emit(kernel, kernel.cost, i == 0 ? flight : 0.0, scale,
                            results_[static_cast<std::size_t>(i)]);
       }
@@ -161,6 +184,26 @@ void Lowering::emit_block(const w::ParallelPlan& plan, const Rates& rates) {
       kernel.task = emit(kernel, kernel.cost, start + kernel.cost.latency, 1.0, kNone);
     }
   }
+}
+
+// The first product in parts that wait for theirs to arrive, the second in parts that leave one by
+// one, what is between them whole.
+void Lowering::emit_part(std::size_t k, std::int64_t parts, const Rates& rates) {
+  Kernel& kernel = kernels_[k];
+  const bool first = kernel.role == Role::kExpertGateUp;
+  if (!first && kernel.role != Role::kExpertDown) {
+    kernel.task = emit(kernel, kernel.cost, rates.launch + kernel.cost.latency, 1.0, kNone);
+    return;
+  }
+  results_.clear();
+  for (std::int64_t i = 0; i < parts; ++i) {
+    // One kernel with its traffic: launched with dispatch, or anew.
+    const double start = i > 0 ? 0.0 : first ? rates.memory_latency : rates.launch;
+    results_.push_back(emit(kernel, kernel.cost, start, 1.0 / static_cast<double>(parts),
+                            first ? arrivals_[static_cast<std::size_t>(i)] : kNone));
+    if (!first) kernel.after = {kNone, kNone};
+  }
+  kernel.task = results_.back();
 }
 
 // Experts in waves, inside one kernel with dispatch and combine: wave i starts when its tokens are

@@ -48,6 +48,7 @@ class Lowering {
   static double flight_of(const Kernel& kernel, const Rates& rates);
   void emit_block(const workloads::ParallelPlan& plan, const Rates& rates);
   void emit_waves(std::size_t first_expert, std::int64_t waves, const Rates& rates);
+  void emit_part(std::size_t kernel, std::int64_t parts, const Rates& rates);
   task::TaskId emit(const Kernel& kernel, const Cost& cost, double latency, double scale,
                     std::uint32_t extra_dependency);
 
@@ -62,6 +63,7 @@ class Lowering {
   static constexpr std::size_t kPlaces = 64;
 
   void add_remembered_cost(const workloads::OpNode& node, double loss, Cost& sum);
+  [[nodiscard]] std::int64_t waves_by_rule(const workloads::Op& op) const;
 
   task::TaskGraph graph_;
   std::vector<Kernel> kernels_;
@@ -72,6 +74,7 @@ class Lowering {
   Rates remembered_rates_;
   const Hardware* remembered_hardware_ = nullptr;
   bool separate_queues_ = true;
+  std::int64_t rule_waves_ = 1;  // of the block in hand
   // Tasks of the waves of the block in hand: dispatched, then computed.
   std::vector<task::TaskId> arrivals_;
   std::vector<task::TaskId> results_;

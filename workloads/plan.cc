@@ -13,7 +13,7 @@ namespace foretoken::workloads {
 
 namespace {
 
-constexpr std::array<std::string_view, 3> kOverlapNames = {"none", "shared", "waves"};
+constexpr std::array<std::string_view, 4> kOverlapNames = {"none", "shared", "waves", "pairwise"};
 constexpr std::int64_t kMostRanks = 1'048'576;
 
 template <std::size_t N>
@@ -76,7 +76,7 @@ ParallelPlan parse_plan(std::string_view text) {
     } catch (const std::invalid_argument& error) {
       throw base::UsageError(fmt::format("plan: '{}': {}", key, error.what()));
     }
-    const std::int64_t least = key == "replicas" ? 0 : 1;
+    const std::int64_t least = key == "replicas" || key == "waves" ? 0 : 1;
     if (number < least || number > kMostRanks) {
       throw base::UsageError(fmt::format("plan: '{}' must be between {} and {}, not {}", key, least,
                                          kMostRanks, number));

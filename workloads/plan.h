@@ -15,6 +15,8 @@ enum class Overlap : std::uint8_t {
   kNone,    // dispatch, experts, combine one after another
   kShared,  // the shared expert runs while tokens travel
   kWaves,   // and experts run in waves: while one computes, the next arrives, the last returns
+  // And dispatch runs beside the first product, combine beside the second, in parts.
+  kPairwise,
 };
 
 // Attention runs data-parallel over dp groups of tp ranks (context-parallel over cp in prefill);
@@ -26,7 +28,7 @@ struct ParallelPlan {
   std::int64_t pp = 1;
   std::int64_t ep = 1;
   Overlap overlap = Overlap::kShared;
-  std::int64_t waves = 4;  // with kWaves
+  std::int64_t waves = 4;  // with kWaves; 0: as many as the fused kernel's rule makes
   RoutingSpec routing = Routing::kUniform;
   std::int64_t replicas = 0;  // expert slots of a layer beyond one for each expert
 

@@ -133,6 +133,7 @@ KernelTime Evaluator::evaluate(const Recorder& recorder) {
   const double share = active / r.cores;
   t.matrix = busy[static_cast<std::size_t>(Part::kMatrix)] * share;
   t.vector = busy[static_cast<std::size_t>(Part::kVector)] * share;
+  t.exchange = busy[static_cast<std::size_t>(Part::kExchange)] * share;
   t.memory = t.memory_bytes / r.memory;
   t.cache = t.cache_bytes / r.cache;
 

@@ -33,6 +33,7 @@ struct KernelTime {
   // Seconds each is busy, averaged over all cores of the chip; what is shared, at its full rate.
   double matrix = 0.0;
   double vector = 0.0;
+  double exchange = 0.0;
   double memory = 0.0;
   double cache = 0.0;
   double memory_bytes = 0.0;

@@ -314,6 +314,32 @@ TEST(Waves, ApproachTheLargerOfComputeAndTrafficButNeverPassIt) {
   }
 }
 
+TEST(Waves, GainNoLessThanOverlappingEachProductWithItsOwnTraffic) {
+  for (const double link : {20.0, 50.0, 100.0, 400.0}) {
+    WaveSketch s(link);
+    const double apart = s.time(Overlap::kNone, 1);
+    for (const std::int64_t parts : {2, 8, 64}) {
+      const double pairwise = s.time(Overlap::kPairwise, parts);
+      EXPECT_LE(s.time(Overlap::kWaves, parts), pairwise * (1.0 + 1e-12)) << link << " " << parts;
+      EXPECT_LT(pairwise, apart) << link << " " << parts;
+      // Results are twice as wide as tokens, the second product is half of the first.
+      if (parts == 64) {
+        const double larger = std::max(2.0 / 3.0 * s.matrix, s.link / 3.0) +
+                              std::max(s.matrix / 3.0, 2.0 / 3.0 * s.link);
+        EXPECT_NEAR(pairwise, larger, 0.1 * larger) << link;
+      }
+    }
+  }
+}
+
+TEST(Waves, AreAsManyAsTheKernelsRuleMakesWhereThePlanSaysNone) {
+  WaveSketch s(50.0);
+  s.hardware.chip.cores = 10;
+  s.hardware.kernels.expert_waves = load_expert_waves("blackwell", test_support::configs());
+  // 1,024 tokens an expert are 6 token tiles of 20 weight tiles: one expert fills 10 cores twice.
+  EXPECT_DOUBLE_EQ(s.time(Overlap::kWaves, 0), s.time(Overlap::kWaves, 10));
+}
+
 TEST(Waves, OneWaveIsNoOverlapOfTheExperts) {
   WaveSketch s(50.0);
   EXPECT_DOUBLE_EQ(s.time(Overlap::kWaves, 1), s.time(Overlap::kShared, 4));

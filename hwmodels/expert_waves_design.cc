@@ -1,0 +1,44 @@
+#include "hwmodels/expert_waves_design.h"
+
+#include "sim/base/named_config.h"
+
+namespace foretoken::hwmodels {
+
+void describe(base::ConfigVisitor& v, ExpertWavesDesign& d) {
+  using base::Need;
+  using base::UnitKind;
+  v.text({"name", "of the file"}, d.name);
+  v.text({"title", "what it is modelled on"}, d.title);
+  v.text({"source", "id in configs/sources.yaml"}, d.source);
+  base::group(v, {"products", "tiles by expected tokens per expert, and how they are computed"},
+              [&] { kernels::describe(v, d.products); });
+  v.integer({"experts_per_wave", "0: by the rule of the public kernel", Need::kOptional},
+            d.experts_per_wave, {.min = 0, .max = 4096});
+  v.real({"fill", "rule: tiles of a wave's first product per core, at least", Need::kOptional},
+         d.fill, UnitKind::kNumber, {.min = 0.0, .max = 64.0});
+  v.integer({"communication_cores", "that move tokens and do not multiply", Need::kOptional},
+            d.communication_cores, {.min = 0, .max = 1024});
+  v.integer({"kernels", "1: waves; 2: dispatch with the first product, the second with combine",
+             Need::kOptional},
+            d.kernels, {.min = 1, .max = 2});
+  v.ranged({"handshake", "one exchange of all ranks beyond its bytes"}, d.handshake,
+           UnitKind::kSeconds, base::kNonNegative);
+  v.ranged({"short_row", "share of memory's rate for rows of weights shorter than a line",
+            Need::kOptional},
+           d.short_row, UnitKind::kNumber, base::kFraction);
+  v.real({"interference", "norm by which times of memory and cache add up", Need::kOptional},
+         d.interference, UnitKind::kNumber, {.min = 1.0, .max = 64.0, .open_low = false});
+}
+
+ExpertWavesDesign load_expert_waves(const std::string& name_or_path,
+                                    const std::filesystem::path& configs) {
+  const bool is_path =
+      name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".yaml");
+  auto design = base::load_named<ExpertWavesDesign>(is_path ? std::filesystem::path(name_or_path)
+                                                            : configs / "designs" / "expert_waves" /
+                                                                  (name_or_path + ".yaml"));
+  design.products.name = design.name;
+  return design;
+}
+
+}  // namespace foretoken::hwmodels

@@ -1,0 +1,40 @@
+// The schedule of a fused expert layer: which tiles, how many experts at once, what the exchange
+// between ranks costs. Files: configs/designs/expert_waves/*.yaml.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "hwmodels/kernels/gemm.h"
+#include "sim/base/config.h"
+#include "sim/base/evidence.h"
+
+namespace foretoken::hwmodels {
+
+struct ExpertWavesDesign {
+  std::string name{};
+  std::string title{};
+  std::string source{};
+  // Tiles by expected tokens per expert: the first whose max_tokens is not passed by more than a
+  // half.
+  kernels::GemmDesign products{};
+  std::int64_t experts_per_wave = 0;  // 0: by rule
+  double fill = 2.0;                  // rule: tiles of the first product per core, at least
+  std::int64_t communication_cores = 0;
+  // 1: one kernel in waves. 2: dispatch with the first product, the second with combine.
+  std::int64_t kernels = 1;
+  base::Ranged handshake{};  // s, of one exchange of all ranks beyond its bytes
+  // Share of memory's rate that rows of weights shorter than a line reach.
+  base::Ranged short_row{1.0, 1.0, 1.0};
+  // Memory and cache feed the same slots: together they take the `interference`-norm of their
+  // times, between the larger (infinite) and the sum (1).
+  double interference = 4.0;
+};
+void describe(base::ConfigVisitor& v, ExpertWavesDesign& design);
+
+// Reads configs/designs/expert_waves/<name>.yaml, or the path of a file. Throws ConfigError.
+ExpertWavesDesign load_expert_waves(const std::string& name_or_path,
+                                    const std::filesystem::path& configs);
+
+}  // namespace foretoken::hwmodels
