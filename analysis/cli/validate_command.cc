@@ -8,6 +8,7 @@
 #include "analysis/cli/tables.h"
 #include "analysis/validation/engine_predictor.h"
 #include "analysis/validation/error_table.h"
+#include "analysis/validation/expert_predictor.h"
 #include "analysis/validation/kernel_predictor.h"
 #include "analysis/validation/report.h"
 #include "analysis/validation/validation.h"
@@ -39,9 +40,12 @@ base::ExitCode validate(const Context& context, const ValidateOptions& options) 
     tables.push_back(base::read_csv(file));
   }
   v::KernelPredictor kernels(context.configs);
+  v::ExpertPredictor experts(context.configs);
   v::EnginePredictor engines(context.configs);
-  v::ObservedIntervals observed(kernels, v::load_error_table(context.configs));
-  const std::array<v::Predictor*, 2> predictors = {&observed, &engines};
+  const v::ErrorTable errors = v::load_error_table(context.configs);
+  v::ObservedIntervals observed(kernels, errors);
+  v::ObservedIntervals observed_experts(experts, errors);
+  const std::array<v::Predictor*, 3> predictors = {&observed, &observed_experts, &engines};
   const v::Validation result = v::validate(tables, context.configs, predictors);
   if (!options.folder.empty()) {
     base::OutputSet files(options.folder);

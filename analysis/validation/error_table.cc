@@ -64,8 +64,20 @@ void describe(ConfigVisitor& v, ErrorTable& t) {
 ErrorTable load_error_table(const std::filesystem::path& configs) {
   const std::filesystem::path path = configs / "calibration" / "errors.yaml";
   std::error_code error;
-  if (!std::filesystem::exists(path, error)) return {};
-  return base::load_named<ErrorTable>(path);
+  ErrorTable table;
+  if (std::filesystem::exists(path, error)) table = base::load_named<ErrorTable>(path);
+  std::vector<std::filesystem::path> more;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(configs / "calibration" / "errors", error)) {
+    if (entry.path().extension() == ".yaml") more.push_back(entry.path());
+  }
+  std::sort(more.begin(), more.end());
+  for (const std::filesystem::path& file : more) {
+    for (auto& [name, errors] : base::load_named<ErrorTable>(file).classes) {
+      table.classes.insert_or_assign(name, errors);
+    }
+  }
+  return table;
 }
 
 ClassErrors class_errors(std::span<const double> ratios, std::vector<std::string> chips) {

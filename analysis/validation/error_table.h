@@ -38,7 +38,8 @@ struct ErrorTable {
 
 void describe(base::ConfigVisitor& v, ErrorTable& table);
 
-// configs/calibration/errors.yaml; a table without classes where there is no such file.
+// configs/calibration/errors.yaml, and the classes of configs/calibration/errors/*.yaml: of kernels
+// whose rows `calibrate` does not fit. A table without classes where there is no such file.
 ErrorTable load_error_table(const std::filesystem::path& configs);
 
 // The smallest number of rows that a class's quantiles are stated for.

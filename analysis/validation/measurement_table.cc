@@ -28,15 +28,26 @@ const Unit kMilliseconds{"ms", 1e-3};
 
 // Names that tables give devices, and the chip each means.
 constexpr std::pair<std::string_view, std::string_view> kChipNames[] = {
-    {"A100 80GB", "a100_sxm"},   {"H100", "h100_sxm"},
-    {"H200", "h200_sxm"},        {"H800", "h800_sxm"},
-    {"H800 SXM5", "h800_sxm"},   {"H20", "h20_sxm"},
-    {"H20-96GB", "h20_sxm"},     {"H20-141GB", "h20_141gb"},
-    {"B200", "b200_sxm"},        {"B300", "b300_sxm"},
-    {"GB200", "gb200"},          {"GB300", "gb300"},
-    {"Atlas A3", "ascend_910c"}, {"A3 384 SuperPOD", "ascend_910c"},
+    {"A100 80GB", "a100_sxm"},
+    {"H100", "h100_sxm"},
+    {"H200", "h200_sxm"},
+    {"H800", "h800_sxm"},
+    {"H800 SXM5", "h800_sxm"},
+    {"H20", "h20_sxm"},
+    {"H20-96GB", "h20_sxm"},
+    {"H20-141GB", "h20_141gb"},
+    {"B200", "b200_sxm"},
+    {"B300", "b300_sxm"},
+    {"GB200", "gb200"},
+    {"GB300", "gb300"},
+    // The tables do not say which part; the one most in use.
+    {"SM100 (Blackwell; exact SKU not stated in the PR)", "b200_sxm"},
+    {"Blackwell (node not shown in excerpt)", "b200_sxm"},
+    {"Atlas A3", "ascend_910c"},
+    {"A3 384 SuperPOD", "ascend_910c"},
     // Generations whose SKU is not said: those with all links and a NIC of 400 Gb/s.
-    {"SM90", "h100_sxm"},        {"SM100", "b200_sxm"},
+    {"SM90", "h100_sxm"},
+    {"SM100", "b200_sxm"},
 };
 
 std::string chip_of(const std::string& name) {

@@ -88,6 +88,8 @@ TEST(ErrorTable, TheFileOfTheProjectCanBeRead) {
   EXPECT_FALSE(t.classes.empty());
   EXPECT_GE(t.inherited, 1.0);
   EXPECT_NE(t.command, "");
+  // From a file of its own: expert layers are in no fit.
+  EXPECT_TRUE(t.classes.contains("megamoe"));
   EXPECT_TRUE(load_error_table(configs / "models").classes.empty());
 }
 
