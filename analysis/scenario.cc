@@ -19,7 +19,7 @@ using base::UnitKind;
 namespace {
 
 constexpr std::array<std::string_view, 1> kKindNames = {"context_sweep"};
-constexpr std::array<std::string_view, 3> kOverlapNames = {"none", "shared", "waves"};
+constexpr std::array<std::string_view, 4> kOverlapNames = {"none", "shared", "waves", "pairwise"};
 constexpr std::array<std::string_view, 2> kRoutingNames = {"balanced", "uniform"};
 constexpr std::array<std::string_view, 2> kOwnershipNames = {"rental", "owned"};
 // One context beyond a million million positions helps nobody and would overflow counts.
@@ -39,7 +39,8 @@ void describe_serving(ConfigVisitor& v, Scenario& s) {
             {.min = 1, .max = 1 << 24});
   base::choice(v, {"overlap", "how expert traffic overlaps with computation"}, s.rules.overlap,
                kOverlapNames);
-  v.integer({"waves", "expert waves, with overlap: waves"}, s.rules.waves, {.min = 1, .max = 64});
+  v.integer({"waves", "expert waves, with overlap: waves; 0: by the kernel's rule"}, s.rules.waves,
+            {.min = 0, .max = 64});
   base::choice(v, {"routing", "which experts tokens choose"}, s.rules.routing, kRoutingNames);
   v.texts({"plans", "parallel plans to try, such as 'dp=8,ep=8'; empty: search", Need::kOptional},
           s.plans, {.min = 0, .max = 1000});

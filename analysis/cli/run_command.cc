@@ -6,7 +6,9 @@
 
 #include "analysis/cli/commands.h"
 #include "analysis/context_sweep.h"
+#include "analysis/expert_study.h"
 #include "analysis/reports/context_sweep_report.h"
+#include "analysis/reports/expert_report.h"
 #include "analysis/reports/html/html_report.h"
 #include "analysis/reports/sweep_json.h"
 #include "analysis/sources.h"
@@ -20,19 +22,60 @@ namespace foretoken::analysis::cli {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+// A folder that cannot be written is found before the work, not after.
+fs::path output_folder(const RunOptions& o, const std::string& name) {
+  const fs::path folder = o.folder.empty() ? fs::path("out") / name : fs::path(o.folder);
+  std::error_code error;
+  if (fs::exists(folder, error) && !fs::is_directory(folder, error)) {
+    throw base::ConfigError({folder.string(), 0, 0}, "is not a folder");
+  }
+  return folder;
+}
+
+base::ExitCode run_expert_waves(const Context& context, const RunOptions& o) {
+  const ExpertStudy study = load_expert_study(o.scenario, context.configs, o.overrides);
+  if (o.print_config) {
+    context.out << base::print_config(study);
+    return base::ExitCode::kOk;
+  }
+  const fs::path folder = output_folder(o, study.name);
+  ExpertStudyResult result = run_expert_study(study, context.configs);
+  result.command = o.command;
+  base::OutputSet files(folder);
+  files.add("results.json", expert_json(result));
+  files.add("results.csv", expert_csv(result));
+  files.add("report.md", expert_markdown(result));
+  files.add("report.html", expert_html(result));
+  files.commit();
+  switch (context.format) {
+    case Format::kJson:
+      context.out << expert_json(result);
+      break;
+    case Format::kCsv:
+      context.out << expert_csv(result);
+      break;
+    case Format::kTable:
+      context.out << to_text(speedup_table(result)) << "\n"
+                  << to_text(solution_table(result)) << "\n"
+                  << to_text(hardware_table(result)) << "\n"
+                  << "report: " << (folder / "report.html").string() << "\n";
+      break;
+  }
+  return base::ExitCode::kOk;
+}
+
+}  // namespace
+
 base::ExitCode run(const Context& context, const RunOptions& o) {
+  if (is_expert_study(o.scenario, context.configs)) return run_expert_waves(context, o);
   const LoadedScenario loaded = load_scenario(o.scenario, context.configs, o.overrides);
   if (o.print_config) {
     context.out << base::print_config(loaded.scenario);
     return base::ExitCode::kOk;
   }
-  // A folder that cannot be written is found before the work, not after.
-  const fs::path folder =
-      o.folder.empty() ? fs::path("out") / loaded.scenario.name : fs::path(o.folder);
-  std::error_code error;
-  if (fs::exists(folder, error) && !fs::is_directory(folder, error)) {
-    throw base::ConfigError({folder.string(), 0, 0}, "is not a folder");
-  }
+  const fs::path folder = output_folder(o, loaded.scenario.name);
   SweepResult result = run_context_sweep(loaded.scenario, context.configs);
   result.command = o.command;
   const std::string json = sweep_json(result, load_sources(context.configs));
@@ -112,6 +155,9 @@ base::ExitCode schema(const Context& context, const std::string& folder) {
   files.add("precision.schema.json",
             base::schema_of<workloads::PrecisionRecipe>("Precision recipe"));
   files.add("scenario.schema.json", base::schema_of<Scenario>("Scenario"));
+  files.add("expert-waves.schema.json", base::schema_of<ExpertStudy>("Study of expert waves"));
+  files.add("design-expert-waves.schema.json",
+            base::schema_of<hwmodels::ExpertWavesDesign>("Design of expert waves"));
   files.add("hardware-prices.schema.json", base::schema_of<HardwarePrices>("Hardware prices"));
   files.add("list-prices.schema.json", base::schema_of<ListPrices>("List prices"));
   files.add("specdec.schema.json", base::schema_of<AcceptanceTable>("Acceptance lengths"));

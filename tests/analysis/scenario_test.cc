@@ -75,7 +75,7 @@ TEST(Scenario, ContradictionsAreErrors) {
 
 TEST(Scenario, AnUnknownNameListsTheKnownOnes) {
   EXPECT_EQ(config_error([] { load_scenario("v5", configs(), {}); }),
-            "v5: error: no such scenario; known: v4-context-length, or a path");
+            "v5: error: no such scenario; known: expert-waves, v4-context-length, or a path");
 }
 
 TEST(Acceptance, IsReadByTheNumberOfDrafts) {

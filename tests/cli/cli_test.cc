@@ -515,9 +515,25 @@ TEST(Cli, SchemasAreJsonAndThoseInConfigsAreCurrent) {
 
 TEST(Cli, ListNamesTheFilesOfAFolder) {
   const Shell foretoken;
-  EXPECT_EQ(foretoken("list scenarios").out, "v4-context-length\n");
+  EXPECT_EQ(foretoken("list scenarios").out, "expert-waves\nv4-context-length\n");
   EXPECT_THAT(foretoken("list models").out, HasSubstr("deepseek-v4-pro\n"));
   EXPECT_THAT(foretoken("list chips").out, HasSubstr("h100_sxm\n"));
+}
+
+TEST(Cli, RunsAStudyOfExpertWaves) {
+  const Shell foretoken;
+  const Outcome o = foretoken("run expert-waves --set 'practice.tokens=[8]' --out study");
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, HasSubstr("deepseek-v4-pro    atlas_950_cabinet  64"));
+  for (const char* name : {"results.json", "results.csv", "report.md", "report.html"}) {
+    EXPECT_TRUE(fs::exists(foretoken.folder / "study" / name)) << name;
+  }
+  const Outcome wrong = foretoken("run expert-waves --set 'practice.tokens=[0]'");
+  EXPECT_EQ(wrong.code, 3);
+  EXPECT_THAT(wrong.err, HasSubstr("practice"));
+  const Outcome many =
+      foretoken("run expert-waves --set 'practice.systems=[{name: hgx_b200, ranks: [64]}]'");
+  EXPECT_EQ(many.code, 4);
 }
 
 TEST(Cli, HelpAndVersionGoToStandardOutput) {
