@@ -91,7 +91,7 @@ ClusterRun::ClusterRun(const Deployment& d, const ClusterPlacement& placement,
     return static_cast<std::size_t>(fabric.system().fabric[at].scale_up ? Unit::kScaleUp
                                                                         : Unit::kScaleOut);
   };
-  const double total = timeline_.total.value() + rates_.step;
+  const double total = step_time(d, rates_, timeline_.total, batch.phase).total().value();
   result_.time = base::Seconds{total};
   for (task::ResourceId r = 0; r < resources.count(); ++r) {
     const std::size_t unit = unit_of(r);
@@ -101,7 +101,8 @@ ClusterRun::ClusterRun(const Deployment& d, const ClusterPlacement& placement,
           timeline_.busy[r].value() / total / static_cast<double>(resources.ranks);
     }
   }
-  result_.shares.back() = (timeline_.critical.back().value() + rates_.step) / total;
+  result_.shares.back() =
+      (timeline_.critical.back().value() + total - timeline_.total.value()) / total;
   links_ = hwmodels::link_use(step_, timeline_.busy, result_.time);
   for (const hwmodels::LinkUse& use : links_) {
     Unit unit = Unit::kHost;

@@ -43,21 +43,25 @@ StepResult StepEvaluator::simulate(const w::Batch& batch) {
   return summarize(batch.phase);
 }
 
+StepTime step_time(const Deployment& deployment, const hwmodels::Rates& rates,
+                   base::Seconds kernels, w::Phase phase) {
+  // Barriers between cores stretch what runs between them; host work waits for nobody.
+  const double waiting = phase == w::Phase::kDecode ? deployment.stack->waiting.value : 0.0;
+  const w::ParallelPlan& plan = deployment.plan;
+  const double stages =
+      plan.pp > 1 ? static_cast<double>(plan.pp) * deployment.stack->stage_host.value : 0.0;
+  return {base::Seconds{kernels.value() / (1.0 - waiting)}, base::Seconds{rates.step + stages}};
+}
+
 StepResult StepEvaluator::summarize(w::Phase phase) const {
   StepResult r;
-  // Barriers between cores stretch what runs between them; host work waits for nobody.
-  const double waiting = phase == w::Phase::kDecode ? deployment_.stack->waiting.value : 0.0;
-  const double running = timeline_.total.value() / (1.0 - waiting);
-  const w::ParallelPlan& plan = deployment_.plan;
-  const double stages =
-      plan.pp > 1 ? static_cast<double>(plan.pp) * deployment_.stack->stage_host.value : 0.0;
-  const double host = rates_.step + stages;
-  const double step = running + host;
+  const StepTime time = step_time(deployment_, rates_, timeline_.total, phase);
+  const double step = time.total().value();
   r.time = base::Seconds{step};
   for (std::size_t i = 0; i < r.shares.size(); ++i) {
     r.shares[i] = timeline_.critical[i].value() / step;
   }
-  r.shares.back() += (running - timeline_.total.value() + host) / step;
+  r.shares.back() += (step - timeline_.total.value()) / step;
   for (std::size_t i = 0; i < r.utilisation.size(); ++i) {
     r.utilisation[i] = timeline_.busy[i].value() / step;
   }

@@ -36,6 +36,16 @@ struct StepResult {
   [[nodiscard]] int bound() const;                     // the largest share
 };
 
+// What a step takes whose kernels end after `kernels`, by what the deployment's stack loses:
+// waiting between kernels, and host work.
+struct StepTime {
+  base::Seconds running;
+  base::Seconds host;
+  [[nodiscard]] base::Seconds total() const { return running + host; }
+};
+StepTime step_time(const Deployment& deployment, const hwmodels::Rates& rates,
+                   base::Seconds kernels, workloads::Phase phase);
+
 // Evaluates steps of one deployment again and again without touching the heap. The rank evaluated
 // is the one with the largest share of everything that does not divide evenly.
 class StepEvaluator {

@@ -59,7 +59,7 @@ struct LinkShare {
 // Links of one transfer. A link may stand in it twice.
 class Route {
  public:
-  static constexpr std::size_t kMost = 3 * 4 * kMostDimensions;
+  static constexpr std::size_t kMost = std::size_t{12} * kMostDimensions;
 
   [[nodiscard]] std::span<const LinkShare> links() const { return {links_.data(), count_}; }
   [[nodiscard]] double latency() const { return latency_; }  // s
