@@ -152,6 +152,14 @@ TEST(Cli, MistakesInFilesAreReportedWithTheirPlace) {
             "'chip'\\?\n"},
            {"systems/hgx_h200.yaml", "topology: switch", "topology: swich",
             "configs/systems/hgx_h200.yaml:[0-9]+:15: error: .*switch.*\n"},
+           {"systems/atlas_950_cabinet.yaml", "routing: two_path", "routing: two_pth",
+            "configs/systems/atlas_950_cabinet.yaml:[0-9]+:10: error: .*two_path.*\n"},
+           {"systems/atlas_950_cabinet.yaml", "    size: 8\n", "    size: 8\n    rails: true\n",
+            "configs/systems/atlas_950_cabinet.yaml:[0-9]+:12: error: .*a full mesh has no "
+            "rails\n"},
+           {"systems/hgx_h200.yaml", "scale_up: true", "scale_up: true\n    shares_ports: true",
+            "configs/systems/hgx_h200.yaml:[0-9]+:[0-9]+: error: .*shares_ports needs a switched "
+            "dimension without rails just inside\n"},
            {"scenarios/v4-context-length.yaml", "tpot_limit", "tpot_limt",
             "configs/scenarios/v4-context-length.yaml:[0-9]+:3: error: unknown key 'tpot_limt' in "
             "serving; did you mean 'tpot_limit'\\?\n"},
