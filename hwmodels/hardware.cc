@@ -129,6 +129,7 @@ tile::CoreRates core_rates(const Hardware& h, const Rates& r) {
   // A chip looked at by itself has no peers.
   if (!h.system.fabric.empty()) {
     c.link = h.system.outside_package().bandwidth.value() * r.link_efficiency;
+    c.link_latency = h.system.outside_package().latency.value();
   }
   c.cache_latency = h.chip.cache().latency.value();
   c.memory_latency = r.load_latency;

@@ -21,8 +21,9 @@ namespace {
 // Resources: shared first, then the engines of each group.
 constexpr std::uint32_t kMemory = 0;
 constexpr std::uint32_t kCache = 1;
-constexpr std::uint32_t kLink = 2;
-constexpr std::uint32_t kShared = 3;
+constexpr std::uint32_t kLinkIn = 2;  // a link's directions
+constexpr std::uint32_t kLinkOut = 3;
+constexpr std::uint32_t kShared = 4;
 
 std::size_t slot_of(const tile::BufferInfo& b, std::int64_t iteration, std::int64_t item) {
   if (b.per_item) iteration = item;
@@ -114,7 +115,7 @@ void KernelMachine::build(const tile::Recorder& recorder, const tile::Evaluator&
   double most = tasks(stretch_);
   while (most > limit && stretch_ < kMostStretch) most = tasks(stretch_ *= 2);
   merged_ = most > limit ? static_cast<std::int64_t>(most / limit) + 1 : 1;
-  std::vector<std::string> names = {"memory", "cache", "links"};
+  std::vector<std::string> names = {"memory", "cache", "links_in", "links_out"};
   for (std::size_t g = 0; g < groups.size(); ++g) {
     for (const std::string_view e : tile::kEngineNames)
       names.push_back(fmt::format("core{}.{}", g, e));
@@ -215,10 +216,13 @@ void KernelMachine::add_group(const tile::Recorder& recorder, const tile::Evalua
           const double bytes = s.cache_bytes * stride * n;
           demands[count++] = {kCache, Seconds{bytes / r.cache}};
           if (share > 0.0) demands[count++] = {kMemory, Seconds{share * bytes / r.memory}};
-          if (tensors[s.tensor].spec.home == tile::Home::kPeer) {
-            demands[count++] = {kLink, Seconds{bytes / r.link}};
-          }
           latency = share > 0.0 && load ? r.memory_latency : r.cache_latency;
+          const tile::TensorSpec& spec = tensors[s.tensor].spec;
+          if (spec.home == tile::Home::kPeer && spec.peer_share > 0.0) {
+            demands[count++] = {load ? kLinkIn : kLinkOut,
+                                Seconds{spec.peer_share * bytes / r.link}};
+            if (load) latency = std::max(latency, 2.0 * r.link_latency);
+          }
         } else if (s.cache_bytes > 0.0) {
           demands[count++] = {kCache, Seconds{s.cache_bytes * stride * n / r.cache}};
         }

@@ -32,6 +32,7 @@ struct CoreRates {
   double cache = 1.0;           // B/s of the chip
   double memory = 1.0;          // B/s of the chip
   double link = 1.0;            // B/s of the chip to peers
+  double link_latency = 0.0;    // s to a peer, one way
   double cache_latency = 0.0;   // s
   double memory_latency = 0.0;  // s
   double sector = 32.0;         // B that a gather fetches at least

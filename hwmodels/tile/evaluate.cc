@@ -48,11 +48,13 @@ KernelTime Evaluator::evaluate(const Recorder& recorder) {
   // What of each tensor's traffic meets memory rather than the cache.
   load_share_.assign(tensors.size(), 0.0);
   store_share_.assign(tensors.size(), 0.0);
-  double link_bytes = 0.0;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const TensorTraffic& traffic = tensors[i];
     t.cache_bytes += traffic.loaded + traffic.stored;
-    if (traffic.spec.home == Home::kPeer) link_bytes += traffic.loaded + traffic.stored;
+    if (traffic.spec.home == Home::kPeer) {
+      t.peer_loaded += traffic.spec.peer_share * traffic.loaded;
+      t.peer_stored += traffic.spec.peer_share * traffic.stored;
+    }
     if (traffic.spec.home != Home::kMemory) continue;
     const double whole = static_cast<double>(traffic.spec.rows * traffic.spec.cols) *
                          (static_cast<double>(workloads::element_bits(traffic.spec.dtype)) / 8.0 +
@@ -115,6 +117,12 @@ KernelTime Evaluator::evaluate(const Recorder& recorder) {
               part = memory >= cache && memory >= port ? Part::kMemory
                      : cache >= port                   ? Part::kCache
                                                        : Part::kPort;
+              // Held up by links: waiting, as this chip sees it.
+              const TensorSpec& spec = tensors[step.tensor].spec;
+              if (spec.home == Home::kPeer && spec.peer_share * step.cache_bytes * active / r.link >
+                                                  std::max({port, cache, memory})) {
+                part = Part::kLatency;
+              }
               break;
             }
             case Engine::kSync:
@@ -136,6 +144,7 @@ KernelTime Evaluator::evaluate(const Recorder& recorder) {
   t.exchange = busy[static_cast<std::size_t>(Part::kExchange)] * share;
   t.memory = t.memory_bytes / r.memory;
   t.cache = t.cache_bytes / r.cache;
+  t.link = std::max(t.peer_loaded, t.peer_stored) / r.link;
 
   // Above its power limit a chip lowers clock and voltage, and power falls with the cube of the
   // clock less what memory keeps drawing: in practice time grows as the root of the excess.
@@ -150,7 +159,7 @@ KernelTime Evaluator::evaluate(const Recorder& recorder) {
   }
 
   // Bounds that dealing in whole items cannot beat.
-  double bound = std::max({t.memory, t.cache, link_bytes / r.link});
+  double bound = std::max({t.memory, t.cache, t.link});
   const double elapsed = std::max(finish, bound);
   t.seconds += elapsed;
 
@@ -204,8 +213,13 @@ void Evaluator::price(const TileProgram& p, double active) {
       const double share = load ? load_share_[s.tensor] : store_share_[s.tensor];
       memory_work_[i] = share * s.cache_bytes * active / r.memory;
       duration = std::max({s.bytes / r.port, cache_work_[i], memory_work_[i]});
-      if (home == Home::kPeer) duration = std::max(duration, s.cache_bytes * active / r.link);
       latency = share > 0.0 && load ? r.memory_latency : r.cache_latency;
+      if (home == Home::kPeer) {
+        const double remote = tensors[s.tensor].spec.peer_share;
+        duration = std::max(duration, remote * s.cache_bytes * active / r.link);
+        // A request and its answer.
+        if (load && remote > 0.0) latency = std::max(latency, 2.0 * r.link_latency);
+      }
     }
     duration_[i] = duration;
     latency_[i] = latency;

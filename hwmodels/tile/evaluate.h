@@ -36,8 +36,11 @@ struct KernelTime {
   double exchange = 0.0;
   double memory = 0.0;
   double cache = 0.0;
+  double link = 0.0;  // of the busier direction
   double memory_bytes = 0.0;
   double cache_bytes = 0.0;
+  double peer_loaded = 0.0;  // B over the links
+  double peer_stored = 0.0;
   double flops = 0.0;  // useful
   double items = 0.0;
   double cores = 0.0;     // in use

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <span>
+#include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
@@ -42,7 +43,7 @@ enum class Home : std::uint8_t {
   kMemory,  // device memory: first read from there, later reads from the cache as far as it holds
             // it
   kCache,   // left in the cache by the kernel before
-  kPeer,    // another device, reached over the scale-up links
+  kPeer,    // memory of all devices of a group, rank after rank, reached over the scale-up links
 };
 
 // A matrix in global memory, row by row. Its bytes are elements plus block scales.
@@ -56,6 +57,8 @@ struct TensorSpec {
   double scale_bytes = 0.0;
   // Bytes the whole launch takes from memory (or writes to it); negative: every element once.
   double memory_bytes = -1.0;
+  // Of a peer tensor's traffic, what crosses the links; the rest stays in this device's part.
+  double peer_share = 1.0;
 };
 using TensorId = std::uint32_t;
 
@@ -214,7 +217,10 @@ class Machine {
   virtual void store(TensorId dst, const Block& region, const BufferRef& src) = 0;
   // Adds to what is there, atomically: partial sums of a split dimension.
   virtual void reduce_store(TensorId dst, const Block& region, const BufferRef& src) = 0;
-  virtual void scatter(TensorId dst, const BufferRef& rows, const BufferRef& src) = 0;
+  // Rows of `src` to the rows of `dst` whose numbers are in `rows`, [count, 1] (negative: nowhere),
+  // from column `col` on.
+  virtual void scatter(TensorId dst, const BufferRef& rows, const BufferRef& src,
+                       std::int64_t col = 0, std::int64_t cols = kAll) = 0;
   // Between memories of the core, rounding to dst's format: accumulators to vector units, vector
   // results to operands. `transposed`: dst [cols, rows].
   virtual void move(const BufferRef& dst, const BufferRef& src, bool transposed = false) = 0;
@@ -231,9 +237,12 @@ class Machine {
   virtual void top_k(const BufferRef& dst, const BufferRef& scores, std::int64_t k,
                      std::int64_t first, int passes) = 0;
   // A counter in global memory: `signal` adds one after all stores before it, `wait` holds the item
-  // until it is at least `count`.
-  virtual void signal(std::int64_t flag) = 0;
+  // until it is at least `count`. A flag in a peer's memory has a number beyond this rank's own;
+  // `where` then says that the signal crosses a link.
+  virtual void signal(std::int64_t flag, Home where = Home::kCache) = 0;
   virtual void wait(std::int64_t flag, std::int64_t count) = 0;
+  // `count` flags from `first` on start at zero again, for a launch that comes later.
+  virtual void reset(std::int64_t first, std::int64_t count) = 0;
 
   // A loop of `count` iterations whose parts run skewed, as software pipelines do. Its steady state
   // may be solved instead of run.
@@ -267,6 +276,9 @@ class Kernel {
   // Calls `visit` once per class, in the order items are dealt.
   virtual void classes(FunctionRef<void(const WorkClass&)> visit) const = 0;
   virtual void item(Machine& machine, std::int64_t index) const = 0;
+  // What an item of a kernel with several kinds of them does, for messages: "first product of wave
+  // 2". Empty: the kernel's name says it.
+  [[nodiscard]] virtual std::string item_name(std::int64_t) const { return {}; }
 
  protected:
   Kernel(const Kernel&) = default;

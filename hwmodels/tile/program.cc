@@ -30,6 +30,8 @@ void TileProgram::clear() {
   slots = 0;
   flops = 0.0;
   joules = 0.0;
+  peer_loaded = 0.0;
+  peer_stored = 0.0;
 }
 
 }  // namespace foretoken::hwmodels::tile

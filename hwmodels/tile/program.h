@@ -81,9 +81,11 @@ struct TileProgram {
   std::vector<PhaseRange> phases;
   std::vector<Section> sections;
   std::vector<BufferInfo> buffers;
-  std::uint32_t slots = 0;  // of all buffers
-  double flops = 0.0;       // useful, of one item
-  double joules = 0.0;      // of the matrix unit, of one item
+  std::uint32_t slots = 0;   // of all buffers
+  double flops = 0.0;        // useful, of one item
+  double joules = 0.0;       // of the matrix unit, of one item
+  double peer_loaded = 0.0;  // B that one item draws over the links
+  double peer_stored = 0.0;  // and sends
 
   void clear();
 };

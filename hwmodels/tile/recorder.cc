@@ -47,9 +47,20 @@ void Recorder::record(const Kernel& kernel) {
   });
 }
 
+// Items of one kind declare the same tensors in the same order; those of another kind may share
+// some of them, by name and home.
 TensorId Recorder::tensor(const TensorSpec& spec) {
-  if (next_tensor_ == tensors_.size()) tensors_.push_back({spec, 0.0, 0.0});
-  return static_cast<TensorId>(next_tensor_++);
+  const auto is = [&](const TensorTraffic& t) {
+    return t.spec.name == spec.name && t.spec.home == spec.home;
+  };
+  std::size_t i = next_tensor_;
+  if (i >= tensors_.size() || !is(tensors_[i])) {
+    i = 0;
+    while (i < tensors_.size() && !is(tensors_[i])) ++i;
+    if (i == tensors_.size()) tensors_.push_back({spec, 0.0, 0.0});
+  }
+  next_tensor_ = i + 1;
+  return static_cast<TensorId>(i);
 }
 
 Buffer Recorder::buffer(const BufferSpec& spec) {
@@ -96,6 +107,24 @@ double Recorder::tensor_bytes(TensorId tensor, double elements) const {
   return elements * (storage_bytes(t.dtype) + t.scale_bytes);
 }
 
+void Recorder::loaded(const Step& step) {
+  TensorTraffic& t = tensors_[step.tensor];
+  t.loaded += step.cache_bytes * weight_;
+  if (t.spec.home == Home::kPeer) {
+    program_->peer_loaded +=
+        step.cache_bytes * t.spec.peer_share * weight_ / static_cast<double>(program_->items);
+  }
+}
+
+void Recorder::stored(const Step& step) {
+  TensorTraffic& t = tensors_[step.tensor];
+  t.stored += step.cache_bytes * weight_;
+  if (t.spec.home == Home::kPeer) {
+    program_->peer_stored +=
+        step.cache_bytes * t.spec.peer_share * weight_ / static_cast<double>(program_->items);
+  }
+}
+
 Step& Recorder::add(StepKind kind, Engine engine) {
   TileProgram& p = *program_;
   if (!in_pipeline_) {
@@ -136,7 +165,7 @@ void Recorder::load(const BufferRef& dst, TensorId src, const Block& region, int
   // A core draws its share of what is multicast; the rest arrives from its neighbours.
   s.bytes = tensor_bytes(src, extent(src, region).elements()) * padding / shared;
   s.cache_bytes = s.bytes;
-  tensors_[src].loaded += s.cache_bytes * weight_;
+  loaded(s);
   writes(s, dst);
 }
 
@@ -149,7 +178,7 @@ void Recorder::gather(const BufferRef& dst, TensorId src, const BufferRef& rows,
   s.bytes = extent(rows).elements() *
             ceil_to(tensor_bytes(src, width * static_cast<double>(page)), rates_->sector) / shared;
   s.cache_bytes = s.bytes;
-  tensors_[src].loaded += s.cache_bytes * weight_;
+  loaded(s);
   reads(s, rows);
   writes(s, dst);
 }
@@ -159,7 +188,7 @@ void Recorder::store(TensorId dst, const Block& region, const BufferRef& src) {
   s.tensor = dst;
   s.bytes = tensor_bytes(dst, extent(dst, region).elements());
   s.cache_bytes = s.bytes;
-  tensors_[dst].stored += s.bytes * weight_;
+  stored(s);
   reads(s, src);
 }
 
@@ -169,17 +198,18 @@ void Recorder::reduce_store(TensorId dst, const Block& region, const BufferRef& 
   // The cache reads and writes what it adds to.
   s.bytes = tensor_bytes(dst, extent(dst, region).elements());
   s.cache_bytes = 2.0 * s.bytes;
-  tensors_[dst].stored += s.cache_bytes * weight_;
+  stored(s);
   reads(s, src);
 }
 
-void Recorder::scatter(TensorId dst, const BufferRef& rows, const BufferRef& src) {
+void Recorder::scatter(TensorId dst, const BufferRef& rows, const BufferRef& src, std::int64_t,
+                       std::int64_t) {
   Step& s = add(StepKind::kScatter, Engine::kStore);
   s.tensor = dst;
   const Extent e = extent(src);
   s.bytes = e.rows * ceil_to(tensor_bytes(dst, e.cols), rates_->sector);
   s.cache_bytes = s.bytes;
-  tensors_[dst].stored += s.bytes * weight_;
+  stored(s);
   reads(s, rows);
   reads(s, src);
 }
@@ -290,9 +320,16 @@ void Recorder::top_k(const BufferRef& dst, const BufferRef& scores, std::int64_t
   writes(s, dst);
 }
 
-void Recorder::signal(std::int64_t) {
+void Recorder::signal(std::int64_t, Home where) {
   Step& s = add(StepKind::kSignal, Engine::kStore);
-  s.seconds = rates_->cache_latency;  // an atomic behind the stores
+  // An atomic behind the stores, which must have arrived.
+  s.seconds = where == Home::kPeer ? std::max(rates_->link_latency, rates_->cache_latency)
+                                   : rates_->cache_latency;
+}
+
+void Recorder::reset(std::int64_t, std::int64_t count) {
+  Step& s = add(StepKind::kSignal, Engine::kStore);
+  s.seconds = rates_->cache_latency + 4.0 * static_cast<double>(count) / rates_->port;
 }
 
 void Recorder::wait(std::int64_t, std::int64_t) {

@@ -34,7 +34,8 @@ class Recorder final : public Machine {
               std::int64_t cols, std::int64_t page, int shared) override;
   void store(TensorId dst, const Block& region, const BufferRef& src) override;
   void reduce_store(TensorId dst, const Block& region, const BufferRef& src) override;
-  void scatter(TensorId dst, const BufferRef& rows, const BufferRef& src) override;
+  void scatter(TensorId dst, const BufferRef& rows, const BufferRef& src, std::int64_t col,
+               std::int64_t cols) override;
   void move(const BufferRef& dst, const BufferRef& src, bool transposed) override;
   void matrix(const BufferRef& acc, const BufferRef& a, const BufferRef& b,
               const MatrixStep& step) override;
@@ -43,8 +44,9 @@ class Recorder final : public Machine {
   void widen(const BufferRef& dst, const BufferRef& src) override;
   void top_k(const BufferRef& dst, const BufferRef& scores, std::int64_t k, std::int64_t first,
              int passes) override;
-  void signal(std::int64_t flag) override;
+  void signal(std::int64_t flag, Home where) override;
   void wait(std::int64_t flag, std::int64_t count) override;
+  void reset(std::int64_t first, std::int64_t count) override;
   void pipeline(std::int64_t count, std::span<const Phase> phases) override;
 
  private:
@@ -61,6 +63,8 @@ class Recorder final : public Machine {
   [[nodiscard]] Extent extent(const BufferRef& ref) const;
   [[nodiscard]] Extent extent(TensorId tensor, const Block& region) const;
   [[nodiscard]] double tensor_bytes(TensorId tensor, double elements) const;
+  void loaded(const Step& step);  // counts a step's traffic
+  void stored(const Step& step);
   void require_room() const;
 
   const CoreRates* rates_;
@@ -71,8 +75,8 @@ class Recorder final : public Machine {
   TileProgram* program_ = nullptr;  // being recorded
   std::vector<TensorTraffic> tensors_;
   std::vector<BufferSpec> buffers_;  // of the item
-  std::size_t next_tensor_ = 0;
-  std::int64_t iteration_ = 0;  // of the phase being recorded
+  std::size_t next_tensor_ = 0;      // where the item's next tensor stands if items declare alike
+  std::int64_t iteration_ = 0;       // of the phase being recorded
   bool in_pipeline_ = false;
   double weight_ = 1.0;  // executions of the steps being recorded, per item
 };

@@ -8,6 +8,7 @@
 #include <limits>
 #include <numeric>
 
+#include "hwmodels/value/ranked_machines.h"
 #include "reference/formats/float_formats.h"
 
 namespace foretoken::hwmodels::value {
@@ -138,14 +139,17 @@ void ValueMachine::set_quantisation(Dtype dtype, const Quantisation& how) {
 }
 
 void ValueMachine::run(const tile::Kernel& kernel) {
-  kernel_ = kernel.name();
   tensors_.clear();
   const std::int64_t items = kernel.launch().items;
-  for (item_ = 0; item_ < items; ++item_) {
-    next_tensor_ = 0;
-    next_buffer_ = 0;
-    kernel.item(*this, item_);
-  }
+  for (std::int64_t i = 0; i < items; ++i) run_item(kernel, i);
+}
+
+void ValueMachine::run_item(const tile::Kernel& kernel, std::int64_t item) {
+  kernel_ = &kernel;
+  item_ = item;
+  next_tensor_ = 0;
+  next_buffer_ = 0;
+  kernel.item(*this, item);
 }
 
 void ValueMachine::require_written(std::string_view name) const {
@@ -164,22 +168,68 @@ void ValueMachine::require_written(std::string_view name) const {
                            missing, t.written.size(), name, first / t.cols, first % t.cols));
 }
 
-std::string ValueMachine::where() const { return fmt::format("{}, work item {}", kernel_, item_); }
+std::string ValueMachine::where() const {
+  std::string text = fmt::format("{}, work item {}", kernel_->name(), item_);
+  if (const std::string name = kernel_->item_name(item_); !name.empty()) text += " (" + name + ")";
+  return ranks_ == nullptr ? text : fmt::format("rank {}, {}", rank_, text);
+}
 
-TensorId ValueMachine::tensor(const tile::TensorSpec& spec) {
-  if (next_tensor_ == tensors_.size()) {
-    const auto found = bound_.find(spec.name);
-    if (found == bound_.end()) {
-      throw Hazard(fmt::format("{}: nothing is bound to tensor {}", where(), spec.name));
-    }
-    HostTensor& host = *found->second;
-    if (host.rows != spec.rows || host.cols != spec.cols) {
-      throw Hazard(fmt::format("{}: tensor {} is declared [{}, {}] but bound [{}, {}]", where(),
-                               spec.name, spec.rows, spec.cols, host.rows, host.cols));
-    }
-    tensors_.push_back({spec, &host});
+ValueMachine::Bound ValueMachine::bound(const tile::TensorSpec& spec) const {
+  if (ranks_ != nullptr) {
+    const RankedMachines::Bound found = ranks_->find(rank_, spec);
+    return {spec, found.first, found.part_rows};
   }
-  return static_cast<TensorId>(next_tensor_++);
+  const auto found = bound_.find(spec.name);
+  if (found == bound_.end()) {
+    throw Hazard(fmt::format("{}: nothing is bound to tensor {}", where(), spec.name));
+  }
+  HostTensor& host = *found->second;
+  if (host.rows != spec.rows || host.cols != spec.cols) {
+    throw Hazard(fmt::format("{}: tensor {} is declared [{}, {}] but bound [{}, {}]", where(),
+                             spec.name, spec.rows, spec.cols, host.rows, host.cols));
+  }
+  return {spec, &host, 0};
+}
+
+// Items mostly declare what the item before them did.
+TensorId ValueMachine::tensor(const tile::TensorSpec& spec) {
+  const std::size_t i = next_tensor_++;
+  if (i < tensors_.size()) {
+    Bound& b = tensors_[i];
+    if (b.spec.name == spec.name && b.spec.rows == spec.rows && b.spec.cols == spec.cols &&
+        b.spec.home == spec.home) {
+      return static_cast<TensorId>(i);
+    }
+    tensors_.resize(i);
+  }
+  tensors_.push_back(bound(spec));
+  return static_cast<TensorId>(i);
+}
+
+ValueMachine::Row ValueMachine::row_of(const Bound& t, std::int64_t row) const {
+  if (t.part_rows == 0) return {t.host, static_cast<std::size_t>(row * t.spec.cols), rank_};
+  const std::int64_t rank = row / t.part_rows;
+  return {t.host + rank, static_cast<std::size_t>(row % t.part_rows * t.spec.cols), rank};
+}
+
+void ValueMachine::will_read(const Bound& t, const Row& row, std::int64_t row_number,
+                             std::int64_t col, std::int64_t cols) {
+  if (ranks_ != nullptr) {
+    ranks_->read({rank_, t.spec, *row.host, row.rank, row_number, row.at(col), cols});
+  }
+}
+
+void ValueMachine::will_write(const Bound& t, const Row& row, std::int64_t row_number,
+                              std::int64_t col, std::int64_t cols) {
+  if (ranks_ != nullptr) {
+    ranks_->write({rank_, t.spec, *row.host, row.rank, row_number, row.at(col), cols});
+    return;
+  }
+  for (std::int64_t c = 0; c < cols; ++c) {
+    if (row.host->written[row.at(col + c)] == 0) continue;
+    throw Hazard(fmt::format("{}: row {} column {} of {} is written a second time", where(),
+                             row_number, col + c, t.spec.name));
+  }
 }
 
 tile::Buffer ValueMachine::buffer(const tile::BufferSpec& spec) {
@@ -263,9 +313,12 @@ void ValueMachine::load(const BufferRef& dst, TensorId src, const Block& region,
                              b.cols, t.spec.name, v.rows, v.cols, v.buffer->spec.name));
   }
   for (std::int64_t r = 0; r < b.rows; ++r) {
+    const Row from = row_of(t, b.row + r);
+    will_read(t, from, b.row + r, b.col, b.cols);
+    const HostTensor& h = *from.host;
     for (std::int64_t c = 0; c < b.cols; ++c) {
-      const auto i = static_cast<std::size_t>((b.row + r) * t.host->cols + b.col + c);
-      v.put(r, c, t.host->elements[i], t.host->scales.empty() ? 1.0F : t.host->scales[i]);
+      const std::size_t i = from.at(b.col + c);
+      v.put(r, c, h.elements[i], h.scales.empty() ? 1.0F : h.scales[i]);
     }
   }
 }
@@ -287,14 +340,17 @@ void ValueMachine::gather(const BufferRef& dst, TensorId src, const BufferRef& r
     const auto number =
         static_cast<std::int64_t>(index.cols == 1 ? index.value(n, 0) : index.value(0, n));
     const std::int64_t row = number < 0 ? number : number * page + r % page;
-    if (row >= 0) require_inside(t, {row, 1, col, width});
+    if (row < 0) {
+      for (std::int64_t c = 0; c < width; ++c) v.put(r, c, 0.0F, 1.0F);
+      continue;
+    }
+    require_inside(t, {row, 1, col, width});
+    const Row from = row_of(t, row);
+    will_read(t, from, row, col, width);
+    const HostTensor& h = *from.host;
     for (std::int64_t c = 0; c < width; ++c) {
-      if (row < 0) {
-        v.put(r, c, 0.0F, 1.0F);
-        continue;
-      }
-      const auto i = static_cast<std::size_t>(row * t.host->cols + col + c);
-      v.put(r, c, t.host->elements[i], t.host->scales.empty() ? 1.0F : t.host->scales[i]);
+      const std::size_t i = from.at(col + c);
+      v.put(r, c, h.elements[i], h.scales.empty() ? 1.0F : h.scales[i]);
     }
   }
 }
@@ -308,14 +364,12 @@ void ValueMachine::store(TensorId dst, const Block& region, const BufferRef& src
     throw Hazard(fmt::format("{}: [{}, {}] of {} stored as [{}, {}] of {}", where(), v.rows, v.cols,
                              v.buffer->spec.name, b.rows, b.cols, t.spec.name));
   }
-  HostTensor& h = *t.host;
   for (std::int64_t r = 0; r < b.rows; ++r) {
+    const Row to = row_of(t, b.row + r);
+    will_write(t, to, b.row + r, b.col, b.cols);
+    HostTensor& h = *to.host;
     for (std::int64_t c = 0; c < b.cols; ++c) {
-      const auto i = static_cast<std::size_t>((b.row + r) * h.cols + b.col + c);
-      if (h.written[i] != 0) {
-        throw Hazard(fmt::format("{}: row {} column {} of {} is written a second time", where(),
-                                 b.row + r, b.col + c, t.spec.name));
-      }
+      const std::size_t i = to.at(b.col + c);
       h.written[i] = 1;
       const std::size_t from = v.at(r, c);
       const float scale = v.buffer->scales[from];
@@ -335,17 +389,23 @@ void ValueMachine::reduce_store(TensorId dst, const Block& region, const BufferR
   const Block b = resolved(t, region);
   require_inside(t, b);
   const View v = read(src);
-  HostTensor& h = *t.host;
+  if (ranks_ != nullptr) {
+    throw Hazard(
+        fmt::format("{}: sums in {} depend on the order of work items", where(), t.spec.name));
+  }
   for (std::int64_t r = 0; r < b.rows; ++r) {
+    const Row to = row_of(t, b.row + r);
+    HostTensor& h = *to.host;
     for (std::int64_t c = 0; c < b.cols; ++c) {
-      const auto i = static_cast<std::size_t>((b.row + r) * h.cols + b.col + c);
+      const std::size_t i = to.at(b.col + c);
       h.elements[i] = rounded(t.spec.dtype, h.elements[i] + v.value(r, c));
       h.written[i] = 1;
     }
   }
 }
 
-void ValueMachine::scatter(TensorId dst, const BufferRef& rows, const BufferRef& src) {
+void ValueMachine::scatter(TensorId dst, const BufferRef& rows, const BufferRef& src,
+                           std::int64_t col, std::int64_t cols) {
   const View index = read(rows);
   for (std::int64_t r = 0; r < index.rows; ++r) {
     const auto row = static_cast<std::int64_t>(index.value(r, 0));
@@ -353,7 +413,7 @@ void ValueMachine::scatter(TensorId dst, const BufferRef& rows, const BufferRef&
     BufferRef one = src;
     one.block.row += r;
     one.block.rows = 1;
-    store(dst, {row, 1, 0, kAll}, one);
+    store(dst, {row, 1, col, cols}, one);
   }
 }
 
@@ -815,9 +875,18 @@ void ValueMachine::top_k(const BufferRef& dst, const BufferRef& scores, std::int
   }
 }
 
-void ValueMachine::signal(std::int64_t flag) { ++flags_[flag]; }
+void ValueMachine::signal(std::int64_t flag, tile::Home) {
+  if (ranks_ != nullptr) return ranks_->signal(flag);
+  ++flags_[flag];
+}
+
+void ValueMachine::reset(std::int64_t first, std::int64_t count) {
+  if (ranks_ != nullptr) return ranks_->reset(first, count);
+  flags_.erase(flags_.lower_bound(first), flags_.lower_bound(first + count));
+}
 
 void ValueMachine::wait(std::int64_t flag, std::int64_t count) {
+  if (ranks_ != nullptr) return ranks_->wait(flag, count);
   const auto found = flags_.find(flag);
   const std::int64_t now = found == flags_.end() ? 0 : found->second;
   if (now >= count) return;

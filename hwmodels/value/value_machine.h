@@ -21,6 +21,14 @@ class Hazard : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// Who wrote an element last and who read it last, by the numbers that machines of several ranks
+// give their work items (ranked_machines.h).
+struct Access {
+  std::int32_t writer = -1;
+  std::int32_t reader = -1;
+  std::int32_t signals = 0;  // that the writer had sent before
+};
+
 // A tensor in global memory: elements as decoded, with the scale each belongs to (empty: 1).
 struct HostTensor {
   std::int64_t rows = 0;
@@ -28,6 +36,7 @@ struct HostTensor {
   std::vector<float> elements;
   std::vector<float> scales;          // one per element
   std::vector<std::uint8_t> written;  // by the program, per element
+  std::vector<Access> accesses;       // per element; empty: not followed
 
   HostTensor() = default;
   HostTensor(std::int64_t rows, std::int64_t cols);
@@ -46,6 +55,14 @@ struct Quantisation {
 };
 HostTensor quantised(std::span<const float> values, std::int64_t rows, std::int64_t cols,
                      const Quantisation& how);
+
+// A work item waits for a flag that is not there yet, and has had no effect so far.
+struct NotReady {
+  std::int64_t flag = 0;
+  std::int64_t count = 0;
+};
+
+class RankedMachines;
 
 class ValueMachine final : public tile::Machine {
  public:
@@ -71,8 +88,8 @@ class ValueMachine final : public tile::Machine {
   void store(tile::TensorId dst, const tile::Block& region, const tile::BufferRef& src) override;
   void reduce_store(tile::TensorId dst, const tile::Block& region,
                     const tile::BufferRef& src) override;
-  void scatter(tile::TensorId dst, const tile::BufferRef& rows,
-               const tile::BufferRef& src) override;
+  void scatter(tile::TensorId dst, const tile::BufferRef& rows, const tile::BufferRef& src,
+               std::int64_t col, std::int64_t cols) override;
   void move(const tile::BufferRef& dst, const tile::BufferRef& src, bool transposed) override;
   void matrix(const tile::BufferRef& acc, const tile::BufferRef& a, const tile::BufferRef& b,
               const tile::MatrixStep& step) override;
@@ -81,20 +98,35 @@ class ValueMachine final : public tile::Machine {
   void widen(const tile::BufferRef& dst, const tile::BufferRef& src) override;
   void top_k(const tile::BufferRef& dst, const tile::BufferRef& scores, std::int64_t k,
              std::int64_t first, int passes) override;
-  void signal(std::int64_t flag) override;
+  void signal(std::int64_t flag, tile::Home where) override;
   void wait(std::int64_t flag, std::int64_t count) override;
+  void reset(std::int64_t first, std::int64_t count) override;
   void pipeline(std::int64_t count, std::span<const tile::Phase> phases) override;
 
  private:
+  friend class RankedMachines;
+
   struct Storage {
     tile::BufferSpec spec;
     std::vector<float> elements;
     std::vector<float> scales;
     std::vector<std::int64_t> generation;  // iteration that wrote it; kUnwritten before
   };
+  // A tensor as declared. One that spans ranks is held in equal parts, rank after rank.
   struct Bound {
     tile::TensorSpec spec;
+    HostTensor* host = nullptr;  // of the first rank
+    std::int64_t part_rows = 0;  // 0: one tensor holds all
+  };
+  // A row of a bound tensor: where its elements begin.
+  struct Row {
     HostTensor* host = nullptr;
+    std::size_t first = 0;
+    std::int64_t rank = 0;  // whose part it is
+
+    [[nodiscard]] std::size_t at(std::int64_t col) const {
+      return first + static_cast<std::size_t>(col);
+    }
   };
   // A rectangle of a buffer's slot.
   struct View {
@@ -125,6 +157,13 @@ class ValueMachine final : public tile::Machine {
     }
   };
 
+  void run_item(const tile::Kernel& kernel, std::int64_t item);
+  [[nodiscard]] Bound bound(const tile::TensorSpec& spec) const;
+  [[nodiscard]] Row row_of(const Bound& t, std::int64_t row) const;
+  void will_read(const Bound& t, const Row& row, std::int64_t row_number, std::int64_t col,
+                 std::int64_t cols);
+  void will_write(const Bound& t, const Row& row, std::int64_t row_number, std::int64_t col,
+                  std::int64_t cols);
   View view(const tile::BufferRef& ref);
   View read(const tile::BufferRef& ref);  // all of it must be there
   void require_inside(const Bound& t, const tile::Block& region) const;
@@ -140,7 +179,9 @@ class ValueMachine final : public tile::Machine {
   std::size_t next_tensor_ = 0;
   std::size_t next_buffer_ = 0;
   std::map<std::int64_t, std::int64_t> flags_;
-  std::string_view kernel_;
+  RankedMachines* ranks_ = nullptr;  // where this is one rank of several
+  std::int64_t rank_ = 0;
+  const tile::Kernel* kernel_ = nullptr;
   std::int64_t item_ = 0;
   std::int64_t steps_ = 0;
 };

@@ -316,5 +316,46 @@ TEST(Recorder, SharedBuffersTakeTheirShareAndScalesTheirBytes) {
   EXPECT_TRUE(fits(0.5, 1.0));
 }
 
+TEST(Recorder, OfAPeersTensorItsShareCrossesTheLinks) {
+  const CoreRates rates = plain_rates();
+  Recorder recorder(rates);
+  recorder.record(ProgramKernel(3, [](Machine& m, std::int64_t) {
+    const TensorId all = m.tensor({.name = "all",
+                                   .dtype = Dtype::kFp8,
+                                   .rows = 64,
+                                   .cols = kSide,
+                                   .home = Home::kPeer,
+                                   .peer_share = 0.75});
+    // The same name without peers is this device's own part.
+    const TensorId own = m.tensor({.name = "all", .dtype = Dtype::kFp8, .rows = 16, .cols = kSide});
+    const Buffer b = m.buffer({.name = "b",
+                               .local = Local::kOperand,
+                               .dtype = Dtype::kFp8,
+                               .rows = kSide,
+                               .cols = kSide});
+    m.load(b(), all, kTile);
+    m.store(all, kTile, b());
+    m.store(all, kTile, b());
+    m.load(b(), own, kTile);
+  }));
+  const TileProgram& p = recorder.programs().front();
+  EXPECT_EQ(p.peer_loaded, 0.75 * kSide * kSide);
+  EXPECT_EQ(p.peer_stored, 1.5 * kSide * kSide);
+  ASSERT_EQ(recorder.tensors().size(), 2U);
+  EXPECT_EQ(recorder.tensors()[0].loaded, 3.0 * kSide * kSide);
+  EXPECT_EQ(recorder.tensors()[1].loaded, 3.0 * kSide * kSide);
+}
+
+TEST(Recorder, ASignalToAPeerTakesTheLinksLatency) {
+  CoreRates rates = plain_rates();
+  rates.cache_latency = 1e-7;
+  rates.link_latency = 1e-6;
+  const auto signal = [&](Home where) {
+    return only_step(rates, [&](Machine& m, const Places&) { m.signal(1, where); }).seconds;
+  };
+  EXPECT_EQ(signal(Home::kCache), 1e-7);
+  EXPECT_EQ(signal(Home::kPeer), 1e-6);
+}
+
 }  // namespace
 }  // namespace foretoken::hwmodels::tile
