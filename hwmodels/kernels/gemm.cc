@@ -53,7 +53,7 @@ double scale_bytes(Dtype d, const GemmProblem& p, bool weight) {
   if (d == Dtype::kFp4) return p.fp4_scale_bytes / static_cast<double>(p.fp4_block);
   if (d == Dtype::kFp8 && p.fp8_block > 0) {
     const auto block = static_cast<double>(p.fp8_block);
-    return weight ? 4.0 / (block * block) : 4.0 / block;
+    return weight ? 4.0 / (block * block) : p.fp8_scale_bytes / block;
   }
   return 0.0;
 }
@@ -379,7 +379,11 @@ void GemmKernel::item(Machine& m, std::int64_t index) const {
   const double token_bytes =
       static_cast<double>(tokens_ * p.k) * (element_bytes(p.activation) + a_scale);
   const double room = kCacheShare * cache_capacity_;
-  const TensorId weights = m.tensor({.name = "weights",
+  const GemmTensors& named = p.tensors;
+  const bool placed = !named.row_places.empty();
+  const bool weighted = !named.row_weights.empty();
+  const std::int64_t all_tokens = named.rows > 0 ? named.rows : tokens_;
+  const TensorId weights = m.tensor({.name = named.weights,
                                      .dtype = p.weight,
                                      .rows = groups_ * p.n,
                                      .cols = p.k,
@@ -387,9 +391,9 @@ void GemmKernel::item(Machine& m, std::int64_t index) const {
                                      .scale_bytes = w_scale,
                                      .memory_bytes = weight_bytes * reread_});
   const bool cached = p.activations_in_cache && token_bytes <= room;
-  const TensorId tokens = m.tensor({.name = "activations",
+  const TensorId tokens = m.tensor({.name = named.activations,
                                     .dtype = p.activation,
-                                    .rows = tokens_,
+                                    .rows = all_tokens,
                                     .cols = p.k,
                                     .home = cached ? Home::kCache : Home::kMemory,
                                     .scale_bytes = a_scale,
@@ -399,12 +403,22 @@ void GemmKernel::item(Machine& m, std::int64_t index) const {
   const double out_scale = out_dtype == Dtype::kFp8 ? a_scale : 0.0;
   const double out_bytes =
       static_cast<double>(splits_ * tokens_ * out_columns) * element_bytes(out_dtype);
-  const TensorId out = m.tensor({.name = "output",
+  const Home out_home = placed              ? named.place_home
+                        : out_bytes <= room ? Home::kCache
+                                            : Home::kMemory;
+  const TensorId out = m.tensor({.name = named.output,
                                  .dtype = out_dtype,
-                                 .rows = splits_ * tokens_,
+                                 .rows = placed ? named.place_rows : splits_ * all_tokens,
                                  .cols = out_columns,
-                                 .home = out_bytes <= room ? Home::kCache : Home::kMemory,
-                                 .scale_bytes = out_scale});
+                                 .home = out_home,
+                                 .scale_bytes = out_scale,
+                                 .peer_share = named.place_share});
+  const auto row_tensor = [&](std::string_view name) {
+    return m.tensor(
+        {.name = name, .dtype = Dtype::kFp32, .rows = all_tokens, .cols = 1, .home = Home::kCache});
+  };
+  const TensorId row_weights = weighted ? row_tensor(named.row_weights) : 0;
+  const TensorId row_places = placed ? row_tensor(named.row_places) : 0;
 
   // A pair of cores holds half of the instruction's columns each.
   const double weight_share = shape.pair && by_tokens ? 0.5 : 1.0;
@@ -473,6 +487,23 @@ void GemmKernel::item(Machine& m, std::int64_t index) const {
                                    .cols = tile_k_,
                                    .slots = 2,
                                    .scale_bytes = w_scale});
+
+  const auto row_buffer = [&](std::string_view name) {
+    return m.buffer(
+        {.name = name, .local = Local::kVector, .dtype = Dtype::kFp32, .rows = columns, .cols = 1});
+  };
+  const Block row_block{0, at.tokens, 0, 1};
+  const Block token_rows{at.first_token, at.tokens, 0, 1};
+  Buffer row_weight;
+  Buffer row_place;
+  if (weighted) {
+    row_weight = row_buffer("row_weight");
+    m.load(row_weight(0, row_block), row_weights, token_rows);
+  }
+  if (placed) {
+    row_place = row_buffer("row_place");
+    m.load(row_place(0, row_block), row_places, token_rows);
+  }
 
   const std::int64_t k_tiles = ceil_div(p.k, tile_k_);
   const std::int64_t first_k = at.split * k_tiles / splits_;
@@ -556,7 +587,7 @@ void GemmKernel::item(Machine& m, std::int64_t index) const {
   // Tokens are the rows of what leaves.
   const BufferRef whole = result(0, {0, at.tokens, 0, rows});
   m.move(whole, promote_ ? sum(0, tile_block) : acc(0, tile_block), !by_tokens);
-  const std::int64_t out_row = at.split * tokens_ + at.first_token;
+  const std::int64_t out_row = at.split * all_tokens + at.first_token;
   const std::int64_t width = swiglu ? rows / 2 : rows;
   const BufferRef gate = result(0, {0, at.tokens, 0, width});
   if (swiglu) {
@@ -569,9 +600,15 @@ void GemmKernel::item(Machine& m, std::int64_t index) const {
     m.vector(VectorKind::kSilu, gate, {gate});
     m.vector(VectorKind::kMul, gate, {gate, up});
   }
+  if (weighted) m.vector(VectorKind::kMul, gate, {gate, row_weight(0, row_block)});
   const BufferRef leaving = staged(0, {0, at.tokens, 0, width});
   m.vector(out_dtype == Dtype::kFp8 ? VectorKind::kQuantise : VectorKind::kCopy, leaving, {gate});
-  m.store(out, {out_row, at.tokens, swiglu ? at.row / 2 : at.row, width}, leaving);
+  const std::int64_t col = swiglu ? at.row / 2 : at.row;
+  if (placed) {
+    m.scatter(out, row_place(0, row_block), leaving, col, width);
+  } else {
+    m.store(out, {out_row, at.tokens, col, width}, leaving);
+  }
 }
 
 SplitReduceKernel::SplitReduceKernel(std::int64_t splits, std::int64_t tokens, std::int64_t n,

@@ -93,6 +93,23 @@ enum class GemmFault : std::uint8_t {
   kPartsNotAdded,  // of a split product only the first part reaches the output
 };
 
+// What a product's tensors are called, for a kernel that has several products.
+struct GemmTensors {
+  std::string_view weights = "weights";
+  std::string_view activations = "activations";
+  std::string_view output = "output";
+  std::int64_t rows = 0;  // of activations and output; 0: as many as there are tokens
+  // A tensor [rows, .] whose first column weights each row of the result before it is rounded.
+  // Empty: none.
+  std::string_view row_weights{};
+  // A tensor [rows, .] whose first column says to which row of the output each row of the result
+  // goes. Empty: rows stay where they are.
+  std::string_view row_places{};
+  std::int64_t place_rows = 0;  // of the output then
+  tile::Home place_home = tile::Home::kMemory;
+  double place_share = 1.0;  // of what goes to peers, what crosses the links
+};
+
 // Tokens of each group times its weights [n, k]. The tokens of all groups are stored one after
 // another.
 struct GemmProblem {
@@ -104,12 +121,14 @@ struct GemmProblem {
   workloads::Dtype compute = workloads::Dtype::kBf16;
   workloads::Dtype output = workloads::Dtype::kBf16;
   std::int64_t fp8_block = 128;  // 0: one scale per tensor
+  double fp8_scale_bytes = 4.0;  // per block
   std::int64_t fp4_block = 32;
   double fp4_scale_bytes = 1.0;  // per block
   Epilogue epilogue = Epilogue::kStore;
   double swiglu_limit = 0.0;           // clamp of gate and up; 0: none
   bool activations_in_cache = true;    // left there by the kernel before
   GemmFault fault = GemmFault::kNone;  // a mistake made on purpose, for tests of the verifier
+  GemmTensors tensors{};
 };
 
 // A problem with its formats set; its shape is left to fill in.
@@ -130,8 +149,12 @@ class GemmKernel final : public tile::Kernel {
   [[nodiscard]] std::int64_t stages() const { return stages_; }
   // Tokens of all groups.
   [[nodiscard]] std::int64_t tokens() const { return tokens_; }
+  // Weight rows of a tile, tiles that a group's weights are cut into, elements of an iteration.
+  [[nodiscard]] std::int64_t tile_rows() const { return rows_; }
+  [[nodiscard]] std::int64_t row_tiles() const { return row_tiles_; }
+  [[nodiscard]] std::int64_t tile_depth() const { return tile_k_; }
 
- private:
+  // What an item works on.
   struct Place {
     std::int64_t group = 0;
     std::int64_t first_token = 0;  // of the tile, among all tokens
@@ -140,6 +163,8 @@ class GemmKernel final : public tile::Kernel {
     std::int64_t split = 0;
   };
   [[nodiscard]] Place place(std::int64_t index) const;
+
+ private:
   void choose(const tile::CoreRates& chip);
   [[nodiscard]] std::int64_t token_tiles(std::int64_t tokens) const;
   [[nodiscard]] std::int64_t stages_of(const GemmTile& tile) const;

@@ -178,13 +178,23 @@ void ExpertOrderKernel::item(Machine& m, std::int64_t index) const {
   if (index == 0) m.store(group_rows, {0, 1, 0, p.experts}, total());
   // First row of each expert: the sum of those before it, by doubling distances.
   const BufferRef sums = block_count();
-  m.vector(VectorKind::kCopy, sums, {total()});
+  const bool strided = p.stride > 0;
+  if (strided) {
+    m.vector(VectorKind::kFill, sums, {}, {.scalar = static_cast<double>(p.stride)});
+  } else {
+    m.vector(VectorKind::kCopy, sums, {total()});
+  }
   for (std::int64_t d = 1; d < p.experts; d *= 2) {
     const BufferRef later = block_count(0, {0, 1, d, p.experts - d});
     m.vector(VectorKind::kAdd, later, {later, block_count(0, {0, 1, 0, p.experts - d})});
   }
   if (fault_ != MoeRowsFault::kInclusiveOffsets) {
-    m.vector(VectorKind::kSub, sums, {sums, total()});
+    if (strided) {
+      m.vector(VectorKind::kAdd, sums, {sums},
+               {.scalar = static_cast<double>(p.first_place - p.stride)});
+    } else {
+      m.vector(VectorKind::kSub, sums, {sums, total()});
+    }
   }
   m.vector(VectorKind::kAdd, base(), {base(), sums});
   each_block([&](std::int64_t i) {

@@ -30,6 +30,10 @@ struct MoeRowsProblem {
   std::int64_t experts = 0;       // held here; other choices are left out
   std::int64_t hidden = 0;
   std::int64_t capacity = 0;  // rows of the ordered tensor; 0: tokens * choices
+  // Places of an expert begin at first_place + stride times its number; 0: one expert's after the
+  // other's.
+  std::int64_t stride = 0;
+  std::int64_t first_place = 0;
   workloads::Dtype input = workloads::Dtype::kBf16;
   workloads::Dtype moved = workloads::Dtype::kFp8;  // FP8: quantised 1 x 128 on the way
   bool weighted = false;  // the sum multiplies by router weights (else the activation did)
