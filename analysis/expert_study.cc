@@ -201,7 +201,7 @@ SpeedupPoint point(const h::Hardware& hardware, const w::ModelSpec& model,
   layer.experts = model.experts;
   layer.topk = model.experts_per_token;
   choose_formats(hardware, layer);
-  h::ExpertWavesDesign design = hardware.kernels.expert_waves;
+  h::ExpertLayerDesign design = hardware.kernels.expert_layer;
   h::ExpertPricing pricing;
   const auto at = [&](const h::Rates& rates) {
     pricing.use(hardware, rates, design);
@@ -228,7 +228,7 @@ SpeedupPoint point(const h::Hardware& hardware, const w::ModelSpec& model,
     }
   }
   const h::Rates rates = h::derive_rates(hardware);
-  for (const auto member : {&h::ExpertWavesDesign::handshake, &h::ExpertWavesDesign::short_row}) {
+  for (const auto member : {&h::ExpertLayerDesign::handshake, &h::ExpertLayerDesign::short_row}) {
     const base::Ranged kept = design.*member;
     for (const double moved : {kept.low, kept.high}) {
       (design.*member).value = moved;

@@ -10,9 +10,9 @@ namespace fs = std::filesystem;
 
 namespace {
 // In the order of the variant.
-constexpr std::array<std::string_view, 9> kKernelNames = {"gemm",  "attention",   "row",
-                                                          "hyper", "expert_rows", "index_logits",
-                                                          "top_k", "compressor",  "route"};
+constexpr std::array<std::string_view, 10> kKernelNames = {
+    "gemm",         "attention", "row",        "hyper", "expert_rows",
+    "index_logits", "top_k",     "compressor", "route", "expert_waves"};
 
 template <std::size_t I = 0>
 void choose_kernel(decltype(DesignFile::design)& design, std::size_t index) {

@@ -11,6 +11,7 @@
 
 #include "hwmodels/kernels/attention.h"
 #include "hwmodels/kernels/compressor.h"
+#include "hwmodels/kernels/expert_waves.h"
 #include "hwmodels/kernels/gemm.h"
 #include "hwmodels/kernels/hyper.h"
 #include "hwmodels/kernels/index_logits.h"
@@ -30,7 +31,8 @@ struct DesignFile {
   std::vector<std::string> families;  // of chips it is written for
   std::variant<kernels::GemmDesign, kernels::AttentionDesign, kernels::RowDesign,
                kernels::HyperDesign, kernels::MoeRowsDesign, kernels::IndexLogitsDesign,
-               kernels::TopKDesign, kernels::CompressorDesign, kernels::RouteDesign>
+               kernels::TopKDesign, kernels::CompressorDesign, kernels::RouteDesign,
+               kernels::ExpertWavesDesign>
       design;
 
   [[nodiscard]] std::string_view kernel() const;

@@ -134,7 +134,7 @@ double waves_time(std::span<const WaveStages> waves) {
   return std::max(left, link);
 }
 
-const kernels::GemmTile& token_tile(const ExpertWavesDesign& design, double expected) {
+const kernels::GemmTile& token_tile(const ExpertLayerDesign& design, double expected) {
   const auto& tiles = design.products.tiles;  // one at least
   for (const kernels::GemmTile& t : tiles) {
     if (expected <= static_cast<double>(t.max_tokens) + 0.5) return t;
@@ -149,7 +149,7 @@ double expected_rows(const ExpertLayer& l) {
 }
 }  // namespace
 
-std::int64_t experts_per_wave(const ExpertWavesDesign& design, const ExpertLayer& layer,
+std::int64_t experts_per_wave(const ExpertLayerDesign& design, const ExpertLayer& layer,
                               std::int64_t cores) {
   const std::int64_t local = layer.local_experts();
   cores = std::max<std::int64_t>(1, cores);
@@ -180,7 +180,7 @@ std::int64_t experts_per_wave(const ExpertWavesDesign& design, const ExpertLayer
 double ProductCost::busiest() const { return std::max({loads, matrix, vector, exchange}); }
 
 void ExpertPricing::use(const Hardware& hardware, const Rates& rates,
-                        const ExpertWavesDesign& design) {
+                        const ExpertLayerDesign& design) {
   hardware_ = &hardware;
   rates_ = &rates;
   design_ = &design;

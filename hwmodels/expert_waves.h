@@ -84,10 +84,10 @@ double waves_time(std::span<const WaveStages> waves);
 // Experts that are computed together, by the rule of the public kernel: the fewest whose first
 // product has `fill` tiles for every core, then up to twice as many for the fullest last round of
 // tiles; all if an expert expects less than one token.
-std::int64_t experts_per_wave(const ExpertWavesDesign& design, const ExpertLayer& layer,
+std::int64_t experts_per_wave(const ExpertLayerDesign& design, const ExpertLayer& layer,
                               std::int64_t cores);
 // Token tile for an expected number of tokens per expert.
-const kernels::GemmTile& token_tile(const ExpertWavesDesign& design, double expected);
+const kernels::GemmTile& token_tile(const ExpertLayerDesign& design, double expected);
 
 // What one rank's products of one wave ask of its resources. Seconds at the achieved rate.
 struct ProductCost {
@@ -143,7 +143,7 @@ LinkTime wave_traffic(const Hardware& hardware, const Rates& rates, double bytes
 // Prices layers on one kind of hardware, whose rates must stay. Reusable.
 class ExpertPricing {
  public:
-  void use(const Hardware& hardware, const Rates& rates, const ExpertWavesDesign& design);
+  void use(const Hardware& hardware, const Rates& rates, const ExpertLayerDesign& design);
 
   // Of the slowest rank.
   ExpertTime time(const ExpertLayer& layer, const ExpertPlan& plan);
@@ -159,7 +159,7 @@ class ExpertPricing {
 
   [[nodiscard]] const Hardware& hardware() const { return *hardware_; }
   [[nodiscard]] const Rates& rates() const { return *rates_; }
-  [[nodiscard]] const ExpertWavesDesign& design() const { return *design_; }
+  [[nodiscard]] const ExpertLayerDesign& design() const { return *design_; }
 
  private:
   ProductCost product(const ExpertLayer& layer, std::span<const std::int64_t> rows, int which,
@@ -173,7 +173,7 @@ class ExpertPricing {
 
   const Hardware* hardware_ = nullptr;
   const Rates* rates_ = nullptr;
-  const ExpertWavesDesign* design_ = nullptr;
+  const ExpertLayerDesign* design_ = nullptr;
   tile::CoreRates core_;      // of the cores that multiply
   kernels::GemmDesign gemm_;  // with the tile in hand
   KernelCosts costs_;

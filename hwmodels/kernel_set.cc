@@ -57,14 +57,15 @@ KernelSet load_kernel_set(const std::string& family, const fs::path& configs,
   use("row", set.row);
   use("hyper", set.hyper);
   use("expert_rows", set.expert_rows);
-  std::string waves;
-  v.text({"expert_waves", "a file in configs/designs/expert_waves"}, waves);
-  const auto other = unused.find("expert_waves");
+  use("expert_waves", set.expert_waves);
+  std::string layer;
+  v.text({"expert_layer", "a file in configs/designs/expert_layer"}, layer);
+  const auto other = unused.find("expert_layer");
   if (other != unused.end()) {
-    waves = other->second;
+    layer = other->second;
     unused.erase(other);
   }
-  if (!waves.empty()) set.expert_waves = load_expert_waves(waves, configs);
+  if (!layer.empty()) set.expert_layer = load_expert_layer(layer, configs);
   v.finish();
   if (!unused.empty()) {
     throw base::ConfigError({path.string(), 0, 0}, fmt::format("no kind of kernel is called {}",

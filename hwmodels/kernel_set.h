@@ -6,9 +6,10 @@
 #include <map>
 #include <string>
 
-#include "hwmodels/expert_waves_design.h"
+#include "hwmodels/expert_layer_design.h"
 #include "hwmodels/kernels/attention.h"
 #include "hwmodels/kernels/compressor.h"
+#include "hwmodels/kernels/expert_waves.h"
 #include "hwmodels/kernels/gemm.h"
 #include "hwmodels/kernels/hyper.h"
 #include "hwmodels/kernels/index_logits.h"
@@ -41,7 +42,8 @@ struct KernelSet {
   kernels::RowDesign row{};
   kernels::HyperDesign hyper{};
   kernels::MoeRowsDesign expert_rows{};
-  ExpertWavesDesign expert_waves{};
+  kernels::ExpertWavesDesign expert_waves{};
+  ExpertLayerDesign expert_layer{};
 };
 
 // The set of a chip family, with `instead` (kind of kernel -> design) in place of its own. Throws

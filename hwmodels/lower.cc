@@ -121,7 +121,7 @@ std::int64_t Lowering::waves_by_rule(const w::Op& op) const {
   layer.inner = std::max<std::int64_t>(1, product->n / 2);
   const Hardware& hardware = costs_.hardware();
   const std::int64_t each =
-      experts_per_wave(hardware.kernels.expert_waves, layer, hardware.chip.cores);
+      experts_per_wave(hardware.kernels.expert_layer, layer, hardware.chip.cores);
   return (product->groups + each - 1) / each;
 }
 

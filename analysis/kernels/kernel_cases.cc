@@ -7,6 +7,7 @@
 
 #include "hwmodels/value/verify_attention.h"
 #include "hwmodels/value/verify_compressor.h"
+#include "hwmodels/value/verify_expert_waves.h"
 #include "hwmodels/value/verify_gemm.h"
 #include "hwmodels/value/verify_hyper.h"
 #include "hwmodels/value/verify_index_logits.h"
@@ -724,6 +725,113 @@ std::vector<VerifyCase> verify_cases_of(const k::RouteDesign& design, const Core
                      .tolerance = value::route_tolerance(),
                      .selection = true,
                      .run = [&design, &chip, c] { return value::verify_route(design, chip, c); }});
+  }
+  return cases;
+}
+
+}  // namespace
+
+// ---- expert_waves -------------------------------------------------------------------------------
+
+void describe(base::ConfigVisitor& v, ExpertWavesShape& s) {
+  using base::Need;
+  base::choice(v, {"format", "of tokens and weights", Need::kOptional}, s.format,
+               k::kGemmFormatNames);
+  v.integer({"ranks", "devices that share the experts", Need::kOptional}, s.ranks,
+            {.min = 1, .max = 1024});
+  v.integer({"tokens", "of each device", Need::kOptional}, s.tokens, {.min = 1, .max = 1 << 18});
+  v.integer({"choices", "experts of a token", Need::kOptional}, s.choices,
+            {.min = 1, .max = k::kMoeChoices});
+  v.integer({"experts", "of all devices", Need::kOptional}, s.experts, {.min = 1, .max = 4096});
+  v.integer({"hidden", "channels of a token", Need::kOptional}, s.hidden,
+            {.min = 128, .max = 1 << 16});
+  v.integer({"inner", "channels of an expert", Need::kOptional}, s.inner,
+            {.min = 128, .max = 1 << 16});
+  v.check(s.choices <= s.experts, "choices", "more choices than experts");
+  v.check(s.experts % s.ranks == 0, "experts", "not the same number on every device");
+  v.check(s.hidden % 128 == 0, "hidden", "rows are multiples of 128");
+  v.check(s.inner % 128 == 0, "inner", "rows are multiples of 128");
+}
+
+namespace {
+
+ExpertWavesShape shape_type(const k::ExpertWavesDesign&) { return {}; }
+double work_of(const ExpertWavesShape& s) {
+  return static_cast<double>(s.ranks * s.tokens) * static_cast<double>(s.choices) *
+         static_cast<double>(s.hidden) * static_cast<double>(s.inner);
+}
+
+// The layer in the formats that it has: tokens in FP8 or BF16.
+std::vector<k::GemmFormat> layer_formats(const k::ExpertWavesDesign& design,
+                                         const CoreRates& chip) {
+  std::vector<k::GemmFormat> formats = formats_of(design.product, chip);
+  std::erase_if(formats, [](k::GemmFormat f) {
+    return f != k::GemmFormat::kFp4Fp8 && f != k::GemmFormat::kFp8Block &&
+           f != k::GemmFormat::kBf16;
+  });
+  return formats;
+}
+
+std::vector<TimingCase> timing_cases_of(const k::ExpertWavesDesign& design, const CoreRates& chip) {
+  std::vector<TimingCase> cases;
+  for (const k::GemmFormat f : layer_formats(design, chip)) {
+    cases.push_back({in_format("decode", f), ExpertWavesShape{.format = f}});
+    cases.push_back({in_format("batch", f), ExpertWavesShape{.format = f, .tokens = 512}});
+  }
+  return cases;
+}
+
+// One rank with its peers' traffic at the link's rate; waits for them are not.
+void launches_of(const k::ExpertWavesDesign& design, const ExpertWavesShape& s,
+                 const CoreRates& chip, LaunchVisitor visit) {
+  if (!offers(design.product, s.format)) {
+    throw base::UnsupportedError(
+        fmt::format("{} offers {}, not {}", design.name, fmt::join(design.product.formats, ", "),
+                    k::kGemmFormatNames[static_cast<std::size_t>(s.format)]));
+  }
+  if (s.ranks > 1 && chip.link <= 1.0) {
+    throw base::UnsupportedError(
+        fmt::format("expert_waves on {}: no system is known in which it has peers", chip.chip));
+  }
+  const std::vector<std::int64_t> counts =
+      k::balanced_counts(s.ranks, s.experts, s.tokens, s.choices);
+  const k::ExpertWavesProblem p{.ranks = s.ranks,
+                                .tokens = s.tokens,
+                                .capacity = s.tokens,
+                                .choices = s.choices,
+                                .experts = s.experts,
+                                .hidden = s.hidden,
+                                .inner = s.inner,
+                                .format = s.format,
+                                .counts = counts};
+  const k::ExpertWavesKernel kernel(p, design, chip);
+  const k::GemmTile& tile = kernel.first().tile();
+  visit(kernel, fmt::format("{} waves of {} experts, {} weight rows x {} tokens", kernel.waves(),
+                            kernel.wave_experts(), tile.weights, tile.tokens));
+}
+
+std::vector<VerifyCase> verify_cases_of(const k::ExpertWavesDesign& design, const CoreRates& chip) {
+  std::vector<VerifyCase> cases;
+  for (const k::GemmFormat f : layer_formats(design, chip)) {
+    const auto add = [&](std::string_view name, value::ExpertWavesCase c) {
+      c.format = f;
+      // Wide enough for the scales of a tile's activations.
+      c.inner = 256;
+      cases.push_back(
+          {.name = in_format(name, f),
+           .tolerance = value::expert_waves_tolerance(),
+           .grid = OutputGrid::kBf16,
+           .run = [&design, &chip, c] { return value::verify_expert_waves(design, chip, c); }});
+    };
+    using value::ItemOrder;
+    add("one_rank", {.tokens = {23}});
+    add("ranks", {.tokens = {9, 0, 17, 4}, .schedule = {.order = ItemOrder::kLatest}});
+    add("layers", {.tokens = {6, 3}, .layers = 3, .schedule = {.order = ItemOrder::kRandom}});
+    add("hot_expert", {.tokens = {30, 20},
+                       .popularity = value::Popularity::kHot,
+                       .schedule = {.order = ItemOrder::kLatest}});
+    add("one_receiver",
+        {.tokens = {5, 7, 3, 8}, .choices = 2, .popularity = value::Popularity::kOneRank});
   }
   return cases;
 }

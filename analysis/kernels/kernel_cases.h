@@ -123,9 +123,21 @@ struct RouteShape {
 };
 void describe(base::ConfigVisitor& v, RouteShape& shape);
 
+// An expert layer of `ranks` alike devices, whose choices spread evenly.
+struct ExpertWavesShape {
+  hwmodels::kernels::GemmFormat format = hwmodels::kernels::GemmFormat::kFp4Fp8;
+  std::int64_t ranks = 8;
+  std::int64_t tokens = 64;  // of each
+  std::int64_t choices = 6;
+  std::int64_t experts = 384;  // of all
+  std::int64_t hidden = 7168;
+  std::int64_t inner = 3072;
+};
+void describe(base::ConfigVisitor& v, ExpertWavesShape& shape);
+
 // One alternative per kernel.
 using Shape = std::variant<GemmShape, AttentionShape, RowShape, HyperShape, ExpertRowsShape,
-                           IndexShape, TopKShape, CompressorShape, RouteShape>;
+                           IndexShape, TopKShape, CompressorShape, RouteShape, ExpertWavesShape>;
 
 // A real shape with a name.
 struct TimingCase {

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "sim/base/error.h"
+#include "sim/base/named_config.h"
 #include "sim/base/text.h"
 
 namespace foretoken::analysis::kernels {
@@ -25,6 +26,33 @@ constexpr std::size_t index_of(Part p) { return static_cast<std::size_t>(p); }
   throw base::ConfigError({base::quote(name), 0, 0},
                           fmt::format("no such {}{}; known: {}", what,
                                       base::did_you_mean(name, known), fmt::join(known, ", ")));
+}
+
+// By name.
+std::vector<hwmodels::SystemSpec> load_systems(const fs::path& configs) {
+  std::vector<hwmodels::SystemSpec> systems;
+  for (const std::string& name : hwmodels::list_configs(configs, "systems")) {
+    systems.push_back(
+        base::load_named<hwmodels::SystemSpec>(configs / "systems" / (name + ".yaml")));
+  }
+  return systems;
+}
+
+// Its peers are those of the first system made of it.
+KernelChip kernel_chip(const std::string& name, const fs::path& configs,
+                       std::span<const hwmodels::SystemSpec> systems) {
+  hwmodels::Hardware h = hwmodels::load_chip(name, configs);
+  KernelChip chip = {h.chip.name,   h.chip.title, h.chip.family,
+                     h.chip.status, h.basis(),    hwmodels::derive_rates(h).core};
+  const auto joined = std::find_if(systems.begin(), systems.end(),
+                                   [&](const auto& system) { return system.chip == name; });
+  if (joined != systems.end()) {
+    h.system = *joined;
+    const tile::CoreRates with_peers = hwmodels::derive_rates(h).core;
+    chip.rates.link = with_peers.link;
+    chip.rates.link_latency = with_peers.link_latency;
+  }
+  return chip;
 }
 
 // Tasks that a simulation may have at most; half a minute's work.
@@ -184,15 +212,14 @@ KernelChip load_kernel_chip(const std::string& name, const fs::path& configs) {
   if (std::find(known.begin(), known.end(), name) == known.end()) {
     fail_unknown(name, "chip", known);
   }
-  const hwmodels::Hardware h = hwmodels::load_chip(name, configs);
-  return {h.chip.name,   h.chip.title, h.chip.family,
-          h.chip.status, h.basis(),    hwmodels::derive_rates(h).core};
+  return kernel_chip(name, configs, load_systems(configs));
 }
 
 std::vector<KernelChip> load_kernel_chips(const fs::path& configs) {
   std::vector<KernelChip> chips;
+  const std::vector<hwmodels::SystemSpec> systems = load_systems(configs);
   for (const std::string& name : hwmodels::list_configs(configs, "chips")) {
-    chips.push_back(load_kernel_chip(name, configs));
+    chips.push_back(kernel_chip(name, configs, systems));
   }
   return chips;
 }

@@ -181,7 +181,7 @@ Prediction ExpertPredictor::predict(const Case& any) {
   const h::ExpertLayer layer = expert_layer(c, configs_);
   const bool sm120 = names(lower(c.origin.kernel_source), "sm120");
   if (sm120) throw UnsupportedError("kernels of workstation parts are not modelled");
-  h::ExpertWavesDesign design = on.hardware.kernels.expert_waves;
+  h::ExpertLayerDesign design = on.hardware.kernels.expert_layer;
   h::ExpertPricing pricing;
   const auto seconds = [&](const h::Rates& rates) {
     pricing.use(on.hardware, rates, design);

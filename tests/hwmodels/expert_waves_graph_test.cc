@@ -21,7 +21,7 @@ struct Layered {
     layer.experts = 256;
     layer.topk = 6;
     layer.ranks = ranks;
-    pricing.use(hw, rates, hw.kernels.expert_waves);
+    pricing.use(hw, rates, hw.kernels.expert_layer);
   }
   double closed(bool pairwise) {
     return pricing

@@ -41,19 +41,19 @@ ExpertLayer flash(std::int64_t tokens, std::int64_t ranks = 8) {
 // A system with everything that prices a layer.
 struct Priced {
   explicit Priced(const std::string& system)
-      : hw(hardware(system)), rates(derive_rates(hw)), design(hw.kernels.expert_waves) {}
+      : hw(hardware(system)), rates(derive_rates(hw)), design(hw.kernels.expert_layer) {}
   ExpertTime time(const ExpertLayer& layer, ExpertPlan plan = {}) {
     pricing.use(hw, rates, design);
     return pricing.time(layer, plan);
   }
   Hardware hw;
   Rates rates;
-  ExpertWavesDesign design;
+  ExpertLayerDesign design;
   ExpertPricing pricing;
 };
 
 TEST(ExpertRule, TakesTheTokenTileOfTheExpectedTokens) {
-  const ExpertWavesDesign d = load_expert_waves("blackwell", configs());
+  const ExpertLayerDesign d = load_expert_layer("blackwell", configs());
   const auto tokens = [&](double expected) { return token_tile(d, expected).tokens; };
   EXPECT_EQ(tokens(0.1), 16);
   EXPECT_EQ(tokens(8.5), 16);
@@ -67,14 +67,14 @@ TEST(ExpertRule, TakesTheTokenTileOfTheExpectedTokens) {
 }
 
 TEST(ExpertRule, FillsTheLastRoundOfTilesBest) {
-  const ExpertWavesDesign d = load_expert_waves("blackwell", configs());
+  const ExpertLayerDesign d = load_expert_layer("blackwell", configs());
   // 16 tokens an expert: 48 tiles each. 7 make 296; 9 fill 432 of 444, as do 12, and 9 come first.
   EXPECT_EQ(experts_per_wave(d, pro(128), 148), 9);
   // 4096 tokens an expert: 22 token tiles of 48; two experts fill 2112 of 2220.
   EXPECT_EQ(experts_per_wave(d, pro(32768), 148), 2);
   // Less than one token an expert: all at once.
   EXPECT_EQ(experts_per_wave(d, pro(4), 148), 48);
-  ExpertWavesDesign fixed = d;
+  ExpertLayerDesign fixed = d;
   fixed.experts_per_wave = 5;
   EXPECT_EQ(experts_per_wave(fixed, pro(128), 148), 5);
 }
@@ -278,9 +278,9 @@ TEST(ExpertLayerTime, RefusesWhatCannotBe) {
   EXPECT_THROW(a100.time(pro(64)), base::UnsupportedError);  // no FP8
 }
 
-TEST(ExpertWavesDesign, RefusesWhatItCannotMean) {
+TEST(ExpertLayerDesign, RefusesWhatItCannotMean) {
   const auto read = [](const std::string& text) {
-    return base::read_config<ExpertWavesDesign>(base::parse_yaml("d.yaml", text));
+    return base::read_config<ExpertLayerDesign>(base::parse_yaml("d.yaml", text));
   };
   const std::string products =
       "products: { tiles: [ { weights: 128, tokens: 64 } ], tile_k: 128, stages: 4 }\n";

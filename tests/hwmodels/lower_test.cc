@@ -335,7 +335,7 @@ TEST(Waves, GainNoLessThanOverlappingEachProductWithItsOwnTraffic) {
 TEST(Waves, AreAsManyAsTheKernelsRuleMakesWhereThePlanSaysNone) {
   WaveSketch s(50.0);
   s.hardware.chip.cores = 10;
-  s.hardware.kernels.expert_waves = load_expert_waves("blackwell", test_support::configs());
+  s.hardware.kernels.expert_layer = load_expert_layer("blackwell", test_support::configs());
   // 1,024 tokens an expert are 6 token tiles of 20 weight tiles: one expert fills 10 cores twice.
   EXPECT_DOUBLE_EQ(s.time(Overlap::kWaves, 0), s.time(Overlap::kWaves, 10));
 }

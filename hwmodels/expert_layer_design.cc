@@ -1,10 +1,10 @@
-#include "hwmodels/expert_waves_design.h"
+#include "hwmodels/expert_layer_design.h"
 
 #include "sim/base/named_config.h"
 
 namespace foretoken::hwmodels {
 
-void describe(base::ConfigVisitor& v, ExpertWavesDesign& d) {
+void describe(base::ConfigVisitor& v, ExpertLayerDesign& d) {
   using base::Need;
   using base::UnitKind;
   v.text({"name", "of the file"}, d.name);
@@ -30,12 +30,12 @@ void describe(base::ConfigVisitor& v, ExpertWavesDesign& d) {
          d.interference, UnitKind::kNumber, {.min = 1.0, .max = 64.0, .open_low = false});
 }
 
-ExpertWavesDesign load_expert_waves(const std::string& name_or_path,
+ExpertLayerDesign load_expert_layer(const std::string& name_or_path,
                                     const std::filesystem::path& configs) {
   const bool is_path =
       name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".yaml");
-  auto design = base::load_named<ExpertWavesDesign>(is_path ? std::filesystem::path(name_or_path)
-                                                            : configs / "designs" / "expert_waves" /
+  auto design = base::load_named<ExpertLayerDesign>(is_path ? std::filesystem::path(name_or_path)
+                                                            : configs / "designs" / "expert_layer" /
                                                                   (name_or_path + ".yaml"));
   design.products.name = design.name;
   return design;

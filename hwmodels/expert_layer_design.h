@@ -1,5 +1,5 @@
 // The schedule of a fused expert layer: which tiles, how many experts at once, what the exchange
-// between ranks costs. Files: configs/designs/expert_waves/*.yaml.
+// between ranks costs. Files: configs/designs/expert_layer/*.yaml.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 
 namespace foretoken::hwmodels {
 
-struct ExpertWavesDesign {
+struct ExpertLayerDesign {
   std::string name{};
   std::string title{};
   std::string source{};
@@ -31,10 +31,10 @@ struct ExpertWavesDesign {
   // times, between the larger (infinite) and the sum (1).
   double interference = 4.0;
 };
-void describe(base::ConfigVisitor& v, ExpertWavesDesign& design);
+void describe(base::ConfigVisitor& v, ExpertLayerDesign& design);
 
-// Reads configs/designs/expert_waves/<name>.yaml, or the path of a file. Throws ConfigError.
-ExpertWavesDesign load_expert_waves(const std::string& name_or_path,
+// Reads configs/designs/expert_layer/<name>.yaml, or the path of a file. Throws ConfigError.
+ExpertLayerDesign load_expert_layer(const std::string& name_or_path,
                                     const std::filesystem::path& configs);
 
 }  // namespace foretoken::hwmodels
