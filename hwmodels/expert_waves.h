@@ -115,15 +115,15 @@ struct ExpertWave {
 struct ExpertTime {
   double seconds = 0.0;
   double launch = 0.0;
-  double prepare = 0.0;               // quantising the tokens
-  double handshake = 0.0;             // of all ranks, before and after
-  double host = 0.0;                  // launches the GPU waits for
-  double order = 0.0;                 // expert order, copies to and from it (separate kernels)
-  double compute = 0.0;               // products and activation
-  double traffic = 0.0;               // of tokens that no product hides
-  double tiles = 0.0;                 // first and last tile
-  double reduce = 0.0;                // sum over a token's experts
-  std::string_view bound = "memory";  // what the products wait for
+  double prepare = 0.0;    // quantising the tokens
+  double handshake = 0.0;  // of all ranks, before and after
+  double host = 0.0;       // launches the GPU waits for
+  double order = 0.0;      // expert order, copies to and from it (separate kernels)
+  double compute = 0.0;    // products and activation
+  double traffic = 0.0;    // of tokens that no product hides
+  double tiles = 0.0;      // first and last tile
+  double reduce = 0.0;     // sum over a token's experts
+  std::string_view bound;  // what fused products wait for: memory, cache, matrix, ..., link
   std::int64_t experts_per_wave = 0;
   std::int64_t waves = 0;
   std::int64_t tile_tokens = 0;

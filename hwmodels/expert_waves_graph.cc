@@ -31,6 +31,10 @@ struct Builder {
     out = graph.add(expert_label(stage, wave), rank, base::Seconds{latency}, demands, after);
   }
 
+  [[nodiscard]] double flight() const {
+    return wave_traffic(pricing.hardware(), pricing.rates(), 1.0, layer.ranks).latency;
+  }
+
   void build(const Transfer& arrive, const Transfer& leave) {
     const double handshake = pricing.design().handshake.value;
     const double begin = pricing.start(layer) - handshake;
@@ -72,7 +76,8 @@ struct Builder {
       if (pairwise) {
         for (std::size_t w = 0; w < waves.size(); ++w) second(w);
       }
-      const double last = waves.empty() ? 0.0 : waves.back().product[1].tile;
+      // The last tile's results still have to fly.
+      const double last = waves.empty() ? 0.0 : waves.back().product[1].tile + flight();
       all.push_back(
           graph.add(expert_label(ExpertStage::kFinish, 0), r, base::Seconds{last}, {}, done));
     }
@@ -90,6 +95,9 @@ double remote_pairs(const ExpertLayer& layer, const ExpertWave& wave) {
          static_cast<double>(layer.ranks);
 }
 
+// Requests of later waves are on their way already; of what returns, only the end has to wait.
+bool waits_for_flight(bool arrives, task::LabelId label) { return arrives && wave_of(label) == 0; }
+
 }  // namespace
 
 task::TaskGraph expert_rank_graph(ExpertPricing& pricing, const ExpertLayer& layer, bool pairwise) {
@@ -102,18 +110,18 @@ task::TaskGraph expert_rank_graph(ExpertPricing& pricing, const ExpertLayer& lay
   names.emplace_back("links");
   task::TaskGraph graph(names, 1);
   Builder build{pricing, layer, pairwise, graph, resources};
-  const auto transfer = [&](double row_bytes) {
-    return [&, row_bytes](std::uint32_t, const ExpertWave& wave, task::LabelId label,
-                          std::span<const TaskId> after) {
+  const auto transfer = [&](double row_bytes, bool arrives) {
+    return [&, row_bytes, arrives](std::uint32_t, const ExpertWave& wave, task::LabelId label,
+                                   std::span<const TaskId> after) {
       const LinkTime t = wave_traffic(pricing.hardware(), pricing.rates(),
                                       remote_pairs(layer, wave) * row_bytes, layer.ranks);
       const Demand demand{resources.link(0), base::Seconds{std::max(t.scale_up, t.scale_out)}};
-      const bool chained = wave.first > 0;  // requests of later waves are on their way already
-      return graph.add(label, task::kNoQueue, base::Seconds{chained ? 0.0 : t.latency},
+      return graph.add(label, task::kNoQueue,
+                       base::Seconds{waits_for_flight(arrives, label) ? t.latency : 0.0},
                        {&demand, 1}, after);
     };
   };
-  build.build(transfer(sent_bytes(layer)), transfer(returned_bytes(layer)));
+  build.build(transfer(sent_bytes(layer), true), transfer(returned_bytes(layer), false));
   return graph;
 }
 
@@ -138,8 +146,8 @@ task::TaskGraph expert_ranks_graph(ExpertPricing& pricing, const ExpertLayer& la
         if (other == rank) continue;
         traffic.add(arrives ? other : rank, arrives ? rank : other, bytes);
       }
-      const bool chained = wave.first > 0;
-      return graph.add(label, task::kNoQueue, chained ? base::Seconds{0.0} : traffic.latency(),
+      return graph.add(label, task::kNoQueue,
+                       waits_for_flight(arrives, label) ? traffic.latency() : base::Seconds{0.0},
                        traffic.demands(), after);
     };
   };

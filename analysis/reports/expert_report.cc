@@ -197,7 +197,7 @@ Table breakdown_table(const ExpertStudyResult& r) {
                         microseconds(e.prepare), microseconds(e.handshake),
                         microseconds(e.order + e.host), microseconds(e.compute),
                         microseconds(e.traffic), microseconds(e.tiles), microseconds(e.reduce),
-                        std::string(e.bound), fmt::format("{}", e.waves)});
+                        e.bound.empty() ? "–" : std::string(e.bound), fmt::format("{}", e.waves)});
     };
     add("waves", p.fused);
     add("separate", p.normal);
