@@ -445,6 +445,7 @@ TEST(Hardware, AChipAloneHasTheRatesItHasInASystem) {
   const Rates beside = derive_rates(load_hardware("hgx_h200", configs()));
   EXPECT_NE(alone.core.link, beside.core.link);  // but no peers
   alone.core.link = beside.core.link;
+  alone.core.link_latency = beside.core.link_latency;
   EXPECT_EQ(alone, beside);
   EXPECT_EQ(thrown<base::UnsupportedError>([] { load_chip("../systems/hgx_h200", configs()); }),
             "no chip '../systems/hgx_h200' in configs/chips");
