@@ -243,8 +243,9 @@ void ClusterStep::build(const w::Batch& batch, std::span<const PairMatrix> loads
 
 TaskId ClusterStep::add(task::LabelId label, task::QueueId queue, base::Seconds latency,
                         std::span<const task::Demand> demands, std::span<const TaskId> after,
-                        Place place) {
+                        Place place, base::Seconds own) {
   places_.push_back(place);
+  if (own > base::Seconds{}) return graph_->add_group(label, queue, latency, own, demands, after);
   return graph_->add(label, queue, latency, demands, after);
 }
 
@@ -394,8 +395,10 @@ struct ClusterStep::Emitter {
   void emit(const task::Task& task, std::size_t t, std::int64_t instance, std::int64_t rank,
             bool communication) {
     const auto device = static_cast<std::uint32_t>(step.device(instance, stage, rank));
+    // What waits for more than the resources it shares does so here, too.
+    const base::Seconds own = communication ? base::Seconds{} : task.service;
     done[at(t, instance, rank)] = step.add(task.label, 2 * device + task.queue, task.latency,
-                                           demands, after, {device, communication});
+                                           demands, after, {device, communication}, own);
   }
 
   void emit_alone(std::size_t t, std::int64_t instance, std::int64_t rank) {

@@ -123,7 +123,7 @@ class ClusterStep {
   [[nodiscard]] std::int64_t leader(const Exchange& e, std::int64_t rank) const;
   task::TaskId add(task::LabelId label, task::QueueId queue, base::Seconds latency,
                    std::span<const task::Demand> demands, std::span<const task::TaskId> after,
-                   Place place);
+                   Place place, base::Seconds own = {});
   [[nodiscard]] const Class& class_of(std::int64_t instance, std::int64_t rank) const {
     return classes_[class_index_[static_cast<std::size_t>(
         (instance % patterns_) * plan_.stage_ranks() + rank)]];

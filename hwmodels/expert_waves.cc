@@ -46,16 +46,16 @@ double ranks_of_token(const ExpertLayer& l) {
   return ranks * (1.0 - std::pow(1.0 - 1.0 / ranks, static_cast<double>(l.topk)));
 }
 
-std::vector<GroupRun> groups_of(std::span<const std::int64_t> rows) {
-  std::vector<std::int64_t> sorted(rows.begin(), rows.end());
+void find_groups(std::span<const std::int64_t> rows, std::vector<std::int64_t>& sorted,
+                 std::vector<GroupRun>& groups) {
+  sorted.assign(rows.begin(), rows.end());
   std::sort(sorted.begin(), sorted.end(), std::greater<>());
-  std::vector<GroupRun> groups;
+  groups.clear();
   for (const std::int64_t r : sorted) {
     if (r <= 0) break;
     if (groups.empty() || groups.back().rows != r) groups.push_back({r, 0});
     ++groups.back().count;
   }
-  return groups;
 }
 
 std::int64_t sum_of(std::span<const std::int64_t> rows) {
@@ -191,7 +191,16 @@ void ExpertPricing::use(const Hardware& hardware, const Rates& rates,
                                              hardware.chip.name, design.communication_cores));
   }
   costs_.use(hardware, rates);
-  known_.clear();
+  forget();
+}
+
+void ExpertPricing::forget() {
+  if (known_.empty()) {
+    known_.resize(kManyKnown);
+    for (Known& k : known_) k.groups.reserve(4);
+    groups_.reserve(4);
+  }
+  known_count_ = 0;
 }
 
 double ExpertPricing::kernel(const tile::Kernel& kernel) {
@@ -212,11 +221,12 @@ ProductCost ExpertPricing::product(const ExpertLayer& l, std::span<const std::in
                                    int which, bool fused) {
   const kernels::GemmTile& tile = token_tile(*design_, expected_rows(l));
   const Shape shape{l.hidden, l.inner, tile.tokens, l.activation, l.weight, l.compute};
-  if (!(shape == shape_)) known_.clear();
+  if (!(shape == shape_)) forget();
   shape_ = shape;
-  const std::vector<GroupRun> groups = groups_of(rows);
+  find_groups(rows, sorted_, groups_);
+  const std::vector<GroupRun>& groups = groups_;
   if (groups.empty()) return {};
-  for (const Known& k : known_) {
+  for (const Known& k : std::span(known_).first(known_count_)) {
     if (k.which != which || k.fused != fused || k.groups.size() != groups.size()) continue;
     if (std::equal(groups.begin(), groups.end(), k.groups.begin(),
                    [](const GroupRun& a, const GroupRun& b) {
@@ -267,30 +277,53 @@ ProductCost ExpertPricing::product(const ExpertLayer& l, std::span<const std::in
   c.exchange = t.exchange;
   c.tile = c.busiest() * std::min(1.0, t.cores / t.items);
   c.seconds = std::max(t.seconds, core_.launch + c.memory + c.tile);
-  known_.push_back({which, fused, groups, c});
+  if (known_count_ == known_.size()) known_.emplace_back();
+  Known& known = known_[known_count_++];
+  known.which = which;
+  known.fused = fused;
+  known.groups.assign(groups.begin(), groups.end());
+  known.cost = c;
   return c;
+}
+
+std::int64_t ExpertPricing::waves_by_rule(const ExpertLayer& layer, std::int64_t experts) const {
+  const std::int64_t each = std::max<std::int64_t>(
+      1, experts_per_wave(*design_, layer, static_cast<std::int64_t>(core_.cores)));
+  return std::max<std::int64_t>(1, ceil_div(experts, each));
+}
+
+void ExpertPricing::waves(const ExpertLayer& layer, std::span<const std::int64_t> rows,
+                          std::int64_t count, std::vector<ExpertWave>& out) {
+  if (known_count_ > kManyKnown / 2) forget();
+  const auto local = static_cast<std::int64_t>(rows.size());
+  // By the rule all waves but the last one are alike.
+  const std::int64_t each =
+      count > 0 ? 0
+                : std::max<std::int64_t>(
+                      1, experts_per_wave(*design_, layer, static_cast<std::int64_t>(core_.cores)));
+  if (count == 0) count = waves_by_rule(layer, local);
+  out.clear();
+  for (std::int64_t i = 0; i < count; ++i) {
+    ExpertWave& wave = out.emplace_back();
+    wave.first = each > 0 ? i * each : i * local / count;
+    wave.count =
+        (each > 0 ? std::min(local, (i + 1) * each) : (i + 1) * local / count) - wave.first;
+    const auto part =
+        rows.subspan(static_cast<std::size_t>(wave.first), static_cast<std::size_t>(wave.count));
+    wave.pairs = sum_of(part);
+    if (wave.pairs == 0) continue;
+    for (int p = 0; p < 2; ++p) {
+      wave.product[static_cast<std::size_t>(p)] = product(layer, part, p, true);
+    }
+  }
 }
 
 std::vector<ExpertWave> ExpertPricing::waves(const ExpertLayer& layer,
                                              std::span<const std::int64_t> rows) {
-  const auto local = static_cast<std::int64_t>(rows.size());
-  const std::int64_t each = std::max<std::int64_t>(
-      1, experts_per_wave(*design_, layer, static_cast<std::int64_t>(core_.cores)));
-  std::vector<ExpertWave> waves;
-  for (std::int64_t first = 0; first < local; first += each) {
-    ExpertWave wave;
-    wave.first = first;
-    wave.count = std::min(each, local - first);
-    const auto part =
-        rows.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(wave.count));
-    wave.pairs = sum_of(part);
-    if (wave.pairs == 0) continue;
-    for (int i = 0; i < 2; ++i) {
-      wave.product[static_cast<std::size_t>(i)] = product(layer, part, i, true);
-    }
-    waves.push_back(wave);
-  }
-  return waves;
+  std::vector<ExpertWave> all;
+  waves(layer, rows, 0, all);
+  std::erase_if(all, [](const ExpertWave& wave) { return wave.pairs == 0; });
+  return all;
 }
 
 LinkTime wave_traffic(const Hardware& hardware, const Rates& rates, double bytes,
@@ -302,9 +335,12 @@ namespace {
 double busy(const LinkTime& t) { return std::max(t.scale_up, t.scale_out); }
 }  // namespace
 
+double ExpertPricing::prepare(const ExpertLayer& l) {
+  return op(w::VectorOp{w::VectorKind::kQuantise, l.tokens, l.hidden, Dtype::kBf16, l.activation});
+}
+
 double ExpertPricing::start(const ExpertLayer& l) {
-  return op(w::VectorOp{w::VectorKind::kQuantise, l.tokens, l.hidden, Dtype::kBf16, l.activation}) +
-         rates_->launch + design_->handshake.value;
+  return prepare(l) + rates_->launch + design_->handshake.value;
 }
 
 double ExpertPricing::finish(const ExpertLayer& l) {
@@ -345,7 +381,7 @@ ExpertTime ExpertPricing::fused(const ExpertLayer& l, const ExpertPlan& plan,
   t.traffic = std::max(0.0, stream - t.compute) + 2.0 * latency;
   t.launch = rates_->launch * (pairwise ? 2.0 : 1.0);
   t.handshake = 2.0 * design_->handshake.value;
-  t.prepare = start(l) - rates_->launch - design_->handshake.value;
+  t.prepare = prepare(l);
   t.reduce = finish(l) - design_->handshake.value;
   if (!all.empty()) t.tiles = all.front().product[0].tile + all.back().product[1].tile;
   t.waves = static_cast<std::int64_t>(all.size());

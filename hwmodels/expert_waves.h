@@ -151,10 +151,16 @@ class ExpertPricing {
   ExpertTime rank_time(const ExpertLayer& layer, const ExpertPlan& plan,
                        std::span<const std::int64_t> rows);
 
-  // Of one rank, in the order of its experts.
+  // Of one rank, in the order of its experts; those with pairs.
   std::vector<ExpertWave> waves(const ExpertLayer& layer, std::span<const std::int64_t> rows);
+  // As many waves as asked for, with as even a number of experts as they go; 0: by the rule. Also
+  // those without pairs. Replaces `out`; repeated calls take nothing from the heap.
+  void waves(const ExpertLayer& layer, std::span<const std::int64_t> rows, std::int64_t count,
+             std::vector<ExpertWave>& out);
+  [[nodiscard]] std::int64_t waves_by_rule(const ExpertLayer& layer, std::int64_t experts) const;
   // Before the first token is asked for, and after the last result is back.
   double start(const ExpertLayer& layer);
+  double prepare(const ExpertLayer& layer);  // of it: quantising the tokens
   double finish(const ExpertLayer& layer);
 
   [[nodiscard]] const Hardware& hardware() const { return *hardware_; }
@@ -191,8 +197,14 @@ class ExpertPricing {
     std::vector<kernels::GroupRun> groups;
     ProductCost cost;
   };
+  static constexpr std::size_t kManyKnown = 64;
+  void forget();  // costs, and keeps their storage
+
   Shape shape_;
-  std::vector<Known> known_;
+  std::vector<Known> known_;  // the first known_count_
+  std::size_t known_count_ = 0;
+  std::vector<std::int64_t> sorted_;
+  std::vector<kernels::GroupRun> groups_;
 };
 
 }  // namespace foretoken::hwmodels

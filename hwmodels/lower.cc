@@ -1,9 +1,12 @@
 #include "hwmodels/lower.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <bit>
 #include <bitset>
 
-#include "hwmodels/expert_waves.h"
+#include "sim/base/error.h"
 
 namespace foretoken::hwmodels {
 
@@ -22,6 +25,22 @@ double loss_of(const w::Op& op, const w::ParallelPlan& plan, const Stack& stack)
 
 bool is_expert(Role role) {
   return role == Role::kExpertGateUp || role == Role::kExpertSwiglu || role == Role::kExpertDown;
+}
+
+// Part of the one kernel that experts and their traffic are in waves.
+bool is_fused(Role role) {
+  return is_expert(role) || role == Role::kDispatch || role == Role::kCombine;
+}
+
+// Rows over the experts of a rank: those without any between the others, so that waves are alike.
+void spread_rows(const w::GroupedGemm& op, std::vector<std::int64_t>& rows) {
+  rows.clear();
+  std::int64_t hit = 0;
+  for (std::int64_t i = 0; i < op.groups; ++i) {
+    const std::int64_t with = (i + 1) * op.active / op.groups;
+    rows.push_back(with == hit ? 0 : with * op.rows / op.active - hit * op.rows / op.active);
+    hit = with;
+  }
 }
 
 // A number by which operators of one role usually differ: of tokens, rows, keys or bytes.
@@ -60,6 +79,7 @@ void Lowering::lower(const w::OpGraph& ops, const w::ParallelPlan& plan, const H
     for (std::vector<Remembered>& places : remembered_) {
       for (Remembered& r : places) r.valid = false;
     }
+    for (FusedCost& c : fused_costs_) c.valid = false;
     remembered_hardware_ = &hardware;
     remembered_rates_ = rates;
     costs_.use(hardware, remembered_rates_);
@@ -68,6 +88,7 @@ void Lowering::lower(const w::OpGraph& ops, const w::ParallelPlan& plan, const H
   for (std::size_t i = 0; i < ops.blocks.size(); ++i) {
     const w::Block& block = ops.blocks[i];
     graph_.begin_segment(static_cast<task::LabelId>(i), block.repeat);
+    fused_ = find_fused_layer(ops, block, plan);
     gather_kernels(ops, block, plan, stack);
     emit_block(plan, rates);
   }
@@ -83,7 +104,8 @@ void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block,
   kernel_by_role_.fill(kNone);
   for (const w::OpNode& node : nodes) {
     Role role = stack.host[w::index_of(node.role)];
-    if (!present.test(w::index_of(role))) role = node.role;
+    const bool fused = fused_ && is_fused(node.role);
+    if (fused || !present.test(w::index_of(role))) role = node.role;
     std::uint32_t k = kernel_by_role_[w::index_of(role)];
     if (k != kNone) {
       // A kernel cannot wait for one that starts after it.
@@ -100,8 +122,13 @@ void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block,
     }
     kernel_of_.push_back(k);
     Kernel& kernel = kernels_[k];
-    if (node.role == Role::kExpertGateUp) rule_waves_ = waves_by_rule(node.op);
-    add_remembered_cost(node, loss_of(node.op, plan, stack), kernel.cost);
+    if (fused) {
+      // Priced as a whole; `cost` is of what else the kernel does.
+      kernel.cost.communication = !is_expert(role);
+    } else {
+      if (node.role == Role::kExpertGateUp) rule_waves_ = waves_by_rule(node.op);
+      add_remembered_cost(node, loss_of(node.op, plan, stack), kernel.cost);
+    }
     for (std::uint8_t d = 0; d < node.dependency_count; ++d) {
       const std::uint32_t other = kernel_of_[node.dependencies[d] - block.first];
       if (other == k) continue;
@@ -111,7 +138,6 @@ void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block,
   }
 }
 
-// Of the rank whose first products these are.
 std::int64_t Lowering::waves_by_rule(const w::Op& op) const {
   const auto* product = std::get_if<w::GroupedGemm>(&op);
   if (product == nullptr || product->groups <= 0) return 1;
@@ -123,6 +149,103 @@ std::int64_t Lowering::waves_by_rule(const w::Op& op) const {
   const std::int64_t each =
       experts_per_wave(hardware.kernels.expert_layer, layer, hardware.chip.cores);
   return (product->groups + each - 1) / each;
+}
+
+bool Lowering::find_fused_layer(const w::OpGraph& ops, const w::Block& block,
+                                const w::ParallelPlan& plan) {
+  if (plan.overlap != w::Overlap::kWaves) return false;
+  const w::Dispatch* dispatch = nullptr;
+  const w::GroupedGemm* first = nullptr;
+  bool returns = false;
+  fused_layer_ = {.waves = plan.waves, .quantises = true};
+  for (const w::OpNode& node : ops.ops(block)) {
+    if (node.role == Role::kDispatch) dispatch = std::get_if<w::Dispatch>(&node.op);
+    if (node.role == Role::kExpertGateUp) first = std::get_if<w::GroupedGemm>(&node.op);
+    if (node.role == Role::kCombine) returns = true;
+    if (node.role == Role::kQuantFfn) fused_layer_.quantises = false;
+  }
+  // Experts without traffic are no such kernel.
+  if (dispatch == nullptr || first == nullptr || !returns) return false;
+  fused_layer_.dispatch = *dispatch;
+  fused_layer_.first = *first;
+  const Hardware& hardware = costs_.hardware();
+  if (hardware.kernels.expert_layer.name.empty()) {
+    throw base::UnsupportedError(
+        fmt::format("{} has no kernel design of an expert layer in waves", hardware.chip.name));
+  }
+  fused_cost_ = &remembered_fused_cost();
+  return true;
+}
+
+const Lowering::FusedCost& Lowering::remembered_fused_cost() {
+  if (fused_costs_.empty()) fused_costs_.resize(kFusedPlaces);
+  const FusedLayer& layer = fused_layer_;
+  const auto most = static_cast<std::size_t>(layer.waves > 0 ? layer.waves : layer.first.groups);
+  if (most > fused_waves_) {
+    fused_waves_ = std::bit_ceil(most);
+    for (FusedCost& c : fused_costs_) c.waves.reserve(fused_waves_);
+    expert_waves_.reserve(fused_waves_);
+  }
+  const std::uint64_t mark = mark_of(w::Op{layer.first}) + mark_of(w::Op{layer.dispatch});
+  FusedCost& c = fused_costs_[mark % kFusedPlaces];
+  if (!c.valid || !(c.layer == layer)) {
+    c.valid = false;  // stays so if the chip cannot do it
+    price(layer, c);
+    c.layer = layer;
+    c.valid = true;
+  }
+  return c;
+}
+
+void Lowering::price(const FusedLayer& layer, FusedCost& out) {
+  const w::Dispatch& d = layer.dispatch;
+  const w::GroupedGemm& g = layer.first;
+  const Hardware& hardware = costs_.hardware();
+  const Rates& rates = costs_.rates();
+  const ExpertLayer l{.tokens = d.tokens,
+                      .hidden = d.hidden,
+                      .inner = g.n / 2,
+                      .experts = g.groups * d.ranks,
+                      .topk = d.tokens > 0 ? d.pairs / d.tokens : 1,
+                      .ranks = d.ranks,
+                      .activation = g.activation,
+                      .weight = g.weight,
+                      .compute = g.compute};
+  pricing_.use(hardware, rates, hardware.kernels.expert_layer);
+  spread_rows(g, fused_rows_);
+  pricing_.waves(l, fused_rows_, layer.waves, expert_waves_);
+
+  const double handshake = pricing_.design().handshake.value;
+  const auto remote = static_cast<double>(d.remote);
+  const LinkTime in = wave_traffic(hardware, rates, remote * sent_bytes(l), d.ranks);
+  const LinkTime back = wave_traffic(hardware, rates, remote * returned_bytes(l), d.ranks);
+  out.start = rates.launch + handshake + (layer.quantises ? pricing_.prepare(l) : 0.0) + in.latency;
+  out.tile = 0.0;
+  double last_tile = 0.0;
+  out.sum = Cost{};
+  out.sum[Unit::kMemory] = pricing_.finish(l) - handshake;
+  out.waves.clear();
+  for (const ExpertWave& wave : expert_waves_) {
+    FusedWave& f = out.waves.emplace_back();
+    const double share =
+        g.rows > 0 ? static_cast<double>(wave.pairs) / static_cast<double>(g.rows) : 0.0;
+    f.arrive[Unit::kScaleUp] = share * in.scale_up;
+    f.arrive[Unit::kScaleOut] = share * in.scale_out;
+    f.leave[Unit::kScaleUp] = share * back.scale_up;
+    f.leave[Unit::kScaleOut] = share * back.scale_out;
+    for (std::size_t p = 0; p < f.product.size(); ++p) {
+      const ProductCost& c = wave.product[p];
+      f.product[p][Unit::kMatrix] = c.matrix;
+      f.product[p][Unit::kVector] = c.vector;
+      f.product[p][Unit::kMemory] = c.memory;
+      f.product[p][Unit::kCache] = c.cache;
+      f.seconds[p] = c.busiest();
+    }
+    if (wave.pairs == 0) continue;
+    if (out.tile == 0.0) out.tile = wave.product[0].tile;
+    last_tile = wave.product[1].tile;
+  }
+  out.finish = last_tile + back.latency + handshake;
 }
 
 void Lowering::add_remembered_cost(const w::OpNode& node, double loss, Cost& sum) {
@@ -150,33 +273,37 @@ double Lowering::flight_of(const Kernel& kernel, const Rates& rates) {
 }
 
 void Lowering::emit_block(const w::ParallelPlan& plan, const Rates& rates) {
-  const std::int64_t count = plan.waves > 0 ? plan.waves : rule_waves_;
-  const bool pairs = plan.overlap == w::Overlap::kPairwise && count > 1;
-  const bool waves = (plan.overlap == w::Overlap::kWaves || pairs) && count > 1;
+  const std::int64_t parts = plan.waves > 0 ? plan.waves : rule_waves_;
+  const bool pairs = plan.overlap == w::Overlap::kPairwise && parts > 1;
   arrivals_.clear();
   results_.clear();
   for (std::size_t k = 0; k < kernels_.size(); ++k) {
     Kernel& kernel = kernels_[k];
+    if (fused_ && is_fused(kernel.role)) {
+      if (kernel.role == Role::kDispatch) {
+        emit_arrivals(k);
+      } else if (kernel.role == Role::kCombine) {
+        emit_returns(k);
+      } else {
+        emit_products(k);
+      }
+      continue;
+    }
     const double start = rates.launch;
-    if (waves && kernel.role == Role::kDispatch) {
-      const double scale = 1.0 / static_cast<double>(count);
+    if (pairs && kernel.role == Role::kDispatch) {
+      const double scale = 1.0 / static_cast<double>(parts);
       const double first = start + rates.collective + flight_of(kernel, rates);
-      for (std::int64_t i = 0; i < count; ++i) {
-        // One fused kernel: only its first wave pays the launch, the floor and the first flight.
+      for (std::int64_t i = 0; i < parts; ++i) {
+        // One kernel: only its first part pays the launch, the floor and the first flight.
         arrivals_.push_back(emit(kernel, kernel.cost, i == 0 ? first : 0.0, scale, kNone));
       }
       kernel.task = arrivals_.back();
-    } else if (waves && !arrivals_.empty() && is_expert(kernel.role)) {
-      if (pairs) {
-        emit_part(k, count, rates);
-      } else {
-        if (results_.empty()) emit_waves(k, count, rates);
-        kernel.task = results_.back();
-      }
-    } else if (waves && !results_.empty() && kernel.role == Role::kCombine) {
-      const double scale = 1.0 / static_cast<double>(count);
+    } else if (!arrivals_.empty() && is_expert(kernel.role)) {
+      emit_part(k, parts, rates);
+    } else if (!results_.empty() && kernel.role == Role::kCombine) {
+      const double scale = 1.0 / static_cast<double>(parts);
       const double flight = flight_of(kernel, rates);
-      for (std::int64_t i = 0; i < count; ++i) {
+      for (std::int64_t i = 0; i < parts; ++i) {
         kernel.task = emit(kernel, kernel.cost, i == 0 ? flight : 0.0, scale,
                            results_[static_cast<std::size_t>(i)]);
       }
@@ -184,6 +311,51 @@ void Lowering::emit_block(const w::ParallelPlan& plan, const Rates& rates) {
       kernel.task = emit(kernel, kernel.cost, start + kernel.cost.latency, 1.0, kNone);
     }
   }
+}
+
+// Of the one kernel with experts and traffic, all waves' tokens. They are ahead of all results on
+// the links: nothing waits longer for that, as both have to be over before the kernel ends.
+void Lowering::emit_arrivals(std::size_t k) {
+  Kernel& kernel = kernels_[k];
+  for (const FusedWave& wave : fused_cost_->waves) {
+    const double latency = arrivals_.empty() ? fused_cost_->start : 0.0;
+    arrivals_.push_back(emit(kernel, wave.arrive, latency, 1.0, kNone));
+  }
+  kernel.task = arrivals_.back();
+}
+
+// Both products of each wave, at the first expert kernel. What is between them is in an epilogue.
+void Lowering::emit_products(std::size_t k) {
+  Kernel& kernel = kernels_[k];
+  if (results_.empty()) {
+    Kernel first = kernel;
+    Kernel second;
+    second.role = Role::kExpertDown;
+    for (std::size_t i = 0; i < fused_cost_->waves.size(); ++i) {
+      const FusedWave& wave = fused_cost_->waves[i];
+      results_.push_back(emit(first, wave.product[0], i == 0 ? fused_cost_->tile : 0.0, 1.0,
+                              arrivals_[i], wave.seconds[0]));
+      first.after = {kNone, kNone};
+      computed_ = emit(second, wave.product[1], 0.0, 1.0, kNone, wave.seconds[1]);
+    }
+  }
+  kernel.task = computed_;
+}
+
+// Results leave as tiles of the second product are finished. The end waits for all of them.
+void Lowering::emit_returns(std::size_t k) {
+  Kernel& kernel = kernels_[k];
+  const Kernel whole = kernel;
+  for (std::size_t i = 0; i < fused_cost_->waves.size(); ++i) {
+    emit(kernel, fused_cost_->waves[i].leave, 0.0, 1.0, results_[i]);
+  }
+  Cost sum = fused_cost_->sum;
+  for (const Kernel& part : kernels_) {
+    if (!is_fused(part.role)) continue;
+    for (std::size_t i = 0; i < sum.busy.size(); ++i) sum.busy[i] += part.cost.busy[i];
+    sum.latency = std::max(sum.latency, part.cost.latency);
+  }
+  kernel.task = emit(whole, sum, fused_cost_->finish + sum.latency, 1.0, kNone);
 }
 
 // The first product in parts that wait for theirs to arrive, the second in parts that leave one by
@@ -206,25 +378,8 @@ void Lowering::emit_part(std::size_t k, std::int64_t parts, const Rates& rates) 
   kernel.task = results_.back();
 }
 
-// Experts in waves, inside one kernel with dispatch and combine: wave i starts when its tokens are
-// here.
-void Lowering::emit_waves(std::size_t first_expert, std::int64_t waves, const Rates& rates) {
-  Cost all;
-  Kernel merged = kernels_[first_expert];
-  for (const Kernel& kernel : kernels_) {
-    if (!is_expert(kernel.role)) continue;
-    for (std::size_t i = 0; i < all.busy.size(); ++i) all.busy[i] += kernel.cost.busy[i];
-  }
-  for (std::int64_t i = 0; i < waves; ++i) {
-    results_.push_back(emit(merged, all, i == 0 ? rates.memory_latency : 0.0,
-                            1.0 / static_cast<double>(waves),
-                            arrivals_[static_cast<std::size_t>(i)]));
-    merged.after = {kNone, kNone};
-  }
-}
-
 task::TaskId Lowering::emit(const Kernel& kernel, const Cost& c, double latency, double scale,
-                            std::uint32_t extra_dependency) {
+                            std::uint32_t extra_dependency, double own) {
   std::array<task::Demand, kUnits> demands;
   std::size_t count = 0;
   for (std::size_t i = 0; i < c.busy.size(); ++i) {
@@ -247,8 +402,13 @@ task::TaskId Lowering::emit(const Kernel& kernel, const Cost& c, double latency,
   if (wave_input) dependencies[waits++] = extra_dependency;
   const task::QueueId queue =
       separate_queues_ && kernel.cost.communication ? kCommunicationQueue : kComputeQueue;
-  return graph_.add(static_cast<task::LabelId>(kernel.role), queue, base::Seconds{latency},
-                    {demands.data(), count}, {dependencies.data(), waits});
+  const auto label = static_cast<task::LabelId>(kernel.role);
+  if (own > 0.0) {
+    return graph_.add_group(label, queue, base::Seconds{latency}, base::Seconds{own},
+                            {demands.data(), count}, {dependencies.data(), waits});
+  }
+  return graph_.add(label, queue, base::Seconds{latency}, {demands.data(), count},
+                    {dependencies.data(), waits});
 }
 
 }  // namespace foretoken::hwmodels

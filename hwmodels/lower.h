@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "hwmodels/expert_waves.h"
 #include "hwmodels/hardware.h"
 #include "hwmodels/op_cost.h"
 #include "hwmodels/stack.h"
@@ -24,7 +25,9 @@ class Lowering {
   Lowering();
 
   // One task per kernel (operators fused as `stack` says), every kernel with its launch and
-  // pipeline fill; communication on its own queue, overlapped as the plan says. Replaces graph().
+  // pipeline fill; communication on its own queue, overlapped as the plan says. In waves, experts
+  // and their traffic are one kernel, priced as expert_waves.h does; throws UnsupportedError where
+  // the chip's kernels have no design of it. Replaces graph().
   void lower(const workloads::OpGraph& ops, const workloads::ParallelPlan& plan,
              const Hardware& hardware, const Rates& rates, const Stack& stack);
 
@@ -47,10 +50,13 @@ class Lowering {
                       const workloads::ParallelPlan& plan, const Stack& stack);
   static double flight_of(const Kernel& kernel, const Rates& rates);
   void emit_block(const workloads::ParallelPlan& plan, const Rates& rates);
-  void emit_waves(std::size_t first_expert, std::int64_t waves, const Rates& rates);
   void emit_part(std::size_t kernel, std::int64_t parts, const Rates& rates);
+  void emit_arrivals(std::size_t kernel);
+  void emit_products(std::size_t kernel);
+  void emit_returns(std::size_t kernel);
+  // `own`: what the task takes when nothing is shared, where that is more than its largest demand.
   task::TaskId emit(const Kernel& kernel, const Cost& cost, double latency, double scale,
-                    std::uint32_t extra_dependency);
+                    std::uint32_t extra_dependency, double own = 0.0);
 
   // Operators and their costs, by role: kinds of layers share most operators, from step to step
   // most stay as they were, and a search comes back to the same ones. A place holds the latest
@@ -63,7 +69,37 @@ class Lowering {
   static constexpr std::size_t kPlaces = 64;
 
   void add_remembered_cost(const workloads::OpNode& node, double loss, Cost& sum);
+
+  // Experts and their traffic as one kernel. What it is made of, then what it costs.
+  struct FusedLayer {
+    workloads::Dispatch dispatch{};
+    workloads::GroupedGemm first{};
+    std::int64_t waves = 0;  // as the plan has them
+    bool quantises = false;  // no operator before it does
+    bool operator==(const FusedLayer&) const = default;
+  };
+  struct FusedWave {
+    Cost arrive, leave;  // its part of the links
+    std::array<Cost, 2> product;
+    std::array<double, 2> seconds{};  // of each, alone
+  };
+  struct FusedCost {
+    FusedLayer layer;
+    bool valid = false;
+    double start = 0.0;   // to the first token's arrival
+    double tile = 0.0;    // the first one
+    double finish = 0.0;  // from the last product's end, the sum over a token's experts apart
+    Cost sum;
+    std::vector<FusedWave> waves;
+  };
+  static constexpr std::size_t kFusedPlaces = 32;
+
+  // Of the first products of a rank.
   [[nodiscard]] std::int64_t waves_by_rule(const workloads::Op& op) const;
+  bool find_fused_layer(const workloads::OpGraph& ops, const workloads::Block& block,
+                        const workloads::ParallelPlan& plan);
+  const FusedCost& remembered_fused_cost();
+  void price(const FusedLayer& layer, FusedCost& out);
 
   task::TaskGraph graph_;
   std::vector<Kernel> kernels_;
@@ -75,9 +111,20 @@ class Lowering {
   const Hardware* remembered_hardware_ = nullptr;
   bool separate_queues_ = true;
   std::int64_t rule_waves_ = 1;  // of the block in hand
-  // Tasks of the waves of the block in hand: dispatched, then computed.
+  // Of it: its experts if they are one kernel with their traffic, tasks of waves
+  // (dispatched, then computed), and those of the first products, after which results leave.
+  bool fused_ = false;
+  FusedLayer fused_layer_;
+  const FusedCost* fused_cost_ = nullptr;
+  task::TaskId computed_ = 0;
   std::vector<task::TaskId> arrivals_;
   std::vector<task::TaskId> results_;
+
+  std::vector<FusedCost> fused_costs_;  // empty or kFusedPlaces
+  std::size_t fused_waves_ = 0;         // that each has room for
+  ExpertPricing pricing_;
+  std::vector<std::int64_t> fused_rows_;
+  std::vector<ExpertWave> expert_waves_;
 };
 
 }  // namespace foretoken::hwmodels

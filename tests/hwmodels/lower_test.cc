@@ -7,8 +7,10 @@
 #include <map>
 #include <set>
 
+#include "sim/base/error.h"
 #include "sim/task/estimate.h"
 #include "tests/hwmodels/fixtures.h"
+#include "tests/sim/base/test_support.h"
 
 namespace foretoken::hwmodels {
 namespace {
@@ -84,10 +86,18 @@ void for_each_case(F&& f) {
 }
 
 TEST(Lower, EveryDemandOfEveryOperatorIsConserved) {
-  for_each_case([](const Case&, Overlap, const std::string&, const Lowered& l) {
+  for_each_case([](const Case&, Overlap overlap, const std::string&, const Lowered& l) {
+    // Experts and their traffic in one kernel add demands of their own.
+    const bool waves = overlap == Overlap::kWaves && l.plan.ep > 1 && l.plan.dp > 1;
+    const auto in_waves = [&](Role role) {
+      return waves &&
+             (role == Role::kDispatch || role == Role::kExpertGateUp ||
+              role == Role::kExpertSwiglu || role == Role::kExpertDown || role == Role::kCombine);
+    };
     std::array<double, kUnits> asked{};
     for (const w::Block& b : l.ops.blocks) {
       for (const w::OpNode& node : l.ops.ops(b)) {
+        if (in_waves(node.role)) continue;
         const Cost c = cost(node.op, l.hardware, l.rates);
         for (std::size_t u = 0; u < asked.size(); ++u) asked[u] += c.busy[u] * b.repeat;
       }
@@ -100,7 +110,11 @@ TEST(Lower, EveryDemandOfEveryOperatorIsConserved) {
       }
     }
     for (std::size_t u = 0; u < asked.size(); ++u) {
-      EXPECT_NEAR(lowered[u], asked[u], 1e-9 * asked[u]) << kUnitNames[u];
+      if (waves) {
+        EXPECT_GE(lowered[u], asked[u] * (1.0 - 1e-9)) << kUnitNames[u];
+      } else {
+        EXPECT_NEAR(lowered[u], asked[u], 1e-9 * asked[u]) << kUnitNames[u];
+      }
     }
   });
 }
@@ -173,7 +187,10 @@ TEST(Lower, LabelsAreRolesOfTheBlockTheySitIn) {
         if (overlap != Overlap::kWaves) {
           EXPECT_LE(n, split ? 2 : 1) << w::kRoleNames[label] << " in " << l.ops.blocks[s].name;
         } else {
-          EXPECT_TRUE(n == 1 || n == l.plan.waves || (split && n == 2)) << w::kRoleNames[label];
+          // Results of every wave, then their sum.
+          const bool returns = static_cast<Role>(label) == Role::kCombine;
+          EXPECT_TRUE(n == 1 || n == l.plan.waves + (returns ? 1 : 0) || (split && n == 2))
+              << w::kRoleNames[label];
         }
       }
     }
@@ -192,11 +209,12 @@ TEST(Lower, OnlyExpertKernelsAndTheirTrafficRunInWaves) {
     for (const auto& [label, n] : tasks) {
       if (n == 1) continue;
       repeated.insert(static_cast<Role>(label));
-      EXPECT_EQ(n, l.plan.waves) << w::kRoleNames[label];
+      const bool returns = static_cast<Role>(label) == Role::kCombine;
+      EXPECT_EQ(n, l.plan.waves + (returns ? 1 : 0)) << w::kRoleNames[label];
     }
   }
-  EXPECT_THAT(repeated,
-              testing::UnorderedElementsAre(Role::kDispatch, Role::kExpertGateUp, Role::kCombine));
+  EXPECT_THAT(repeated, testing::UnorderedElementsAre(Role::kDispatch, Role::kExpertGateUp,
+                                                      Role::kExpertDown, Role::kCombine));
 }
 
 // Busy time of all units at an operator, in the first block that has it.
@@ -258,6 +276,10 @@ struct WaveSketch {
     d.bandwidth = base::BytesPerSecond{link_gigabytes * 1e9};
     hardware.system.name = "sketch";
     hardware.system.fabric = {d};
+    hardware.kernels.expert_layer.name = "sketch";
+    hardware.kernels.expert_layer.products = hardware.kernels.grouped_fp8;
+    hardware.kernels.expert_layer.products.persistent = true;
+    hardware.kernels.expert_layer.products.accumulators = 2;
     // Nothing but matrix and link counts.
     for (double* rate : {&rates.cache, &rates.memory, &rates.vector_fp32, &rates.vector_fp16,
                          &rates.special, &rates.core.cache, &rates.core.memory, &rates.core.port,
@@ -280,6 +302,19 @@ struct WaveSketch {
     ops.blocks.push_back({"moe", 0, 4, 1});
   }
 
+  // As in models: by a kernel of its own.
+  void quantised_before() {
+    w::OpNode node;
+    node.op = w::VectorOp{w::VectorKind::kQuantise, 1280, 1280, w::Dtype::kBf16, w::Dtype::kFp8};
+    node.role = Role::kQuantFfn;
+    ops.nodes.insert(ops.nodes.begin(), node);
+    for (std::size_t i = 1; i < ops.nodes.size(); ++i) {
+      ops.nodes[i].dependencies[0] = static_cast<std::uint32_t>(i - 1);
+      ops.nodes[i].dependency_count = 1;
+    }
+    ops.blocks.front().count = 5;
+  }
+
   double time(Overlap overlap, std::int64_t waves) {
     w::ParallelPlan plan;
     plan.dp = plan.ep = 8;
@@ -297,6 +332,10 @@ struct WaveSketch {
   double link = 0.0;
 };
 
+// Tiles of a wave's experts may fill the cores less than those of all, and the first and the last
+// one are not hidden.
+constexpr double kFill = 1.01;
+
 TEST(Waves, ApproachTheLargerOfComputeAndTrafficButNeverPassIt) {
   for (const double link : {20.0, 50.0, 100.0, 400.0}) {
     WaveSketch s(link);
@@ -307,7 +346,7 @@ TEST(Waves, ApproachTheLargerOfComputeAndTrafficButNeverPassIt) {
     for (const std::int64_t waves : {2, 4, 8, 16, 64}) {
       const double t = s.time(Overlap::kWaves, waves);
       EXPECT_GE(t, larger * (1.0 - 1e-12)) << link << " " << waves;
-      EXPECT_LE(t, last * (1.0 + 1e-12)) << link << " " << waves;
+      EXPECT_LE(t, last * kFill) << link << " " << waves;
       last = t;
     }
     EXPECT_LT(last, 1.05 * larger) << link;
@@ -320,7 +359,7 @@ TEST(Waves, GainNoLessThanOverlappingEachProductWithItsOwnTraffic) {
     const double apart = s.time(Overlap::kNone, 1);
     for (const std::int64_t parts : {2, 8, 64}) {
       const double pairwise = s.time(Overlap::kPairwise, parts);
-      EXPECT_LE(s.time(Overlap::kWaves, parts), pairwise * (1.0 + 1e-12)) << link << " " << parts;
+      EXPECT_LE(s.time(Overlap::kWaves, parts), pairwise * kFill) << link << " " << parts;
       EXPECT_LT(pairwise, apart) << link << " " << parts;
       // Results are twice as wide as tokens, the second product is half of the first.
       if (parts == 64) {
@@ -340,19 +379,119 @@ TEST(Waves, AreAsManyAsTheKernelsRuleMakesWhereThePlanSaysNone) {
   EXPECT_DOUBLE_EQ(s.time(Overlap::kWaves, 0), s.time(Overlap::kWaves, 10));
 }
 
-TEST(Waves, OneWaveIsNoOverlapOfTheExperts) {
+TEST(Waves, OfOneAlreadySaveLaunchesAndReturnResultsBesideTheSecondProduct) {
   WaveSketch s(50.0);
-  EXPECT_DOUBLE_EQ(s.time(Overlap::kWaves, 1), s.time(Overlap::kShared, 4));
+  EXPECT_LT(s.time(Overlap::kWaves, 1), s.time(Overlap::kShared, 4));
 }
 
 TEST(Waves, PayOneLaunchInsteadOfOnePerKernel) {
   WaveSketch s(50.0);
+  s.quantised_before();
   const double free = s.time(Overlap::kWaves, 4);
   s.rates.launch = 1e-6;
-  EXPECT_NEAR(s.time(Overlap::kWaves, 4), free + 1e-6, 1e-12);
+  // And one of the quantisation before them.
+  EXPECT_NEAR(s.time(Overlap::kWaves, 4), free + 2e-6, 1e-12);
   const double none = s.time(Overlap::kNone, 4);
   s.rates.launch = 0.0;
-  EXPECT_NEAR(none, s.time(Overlap::kNone, 4) + 4e-6, 1e-12);
+  EXPECT_NEAR(none, s.time(Overlap::kNone, 4) + 5e-6, 1e-12);
+}
+
+TEST(Waves, OnAChipWithoutSuchAKernelAreAnError) {
+  WaveSketch s(50.0);
+  s.hardware.kernels.expert_layer = {};
+  EXPECT_EQ(base::thrown<base::UnsupportedError>([&] { s.time(Overlap::kWaves, 4); }),
+            "round has no kernel design of an expert layer in waves");
+}
+
+// One rank's experts and traffic, on a system as it is.
+struct FusedBlock {
+  Hardware hardware;
+  Rates rates;
+  ExpertLayer layer;
+  w::GroupedGemm first{}, second{};
+  w::OpGraph ops;
+
+  FusedBlock(const std::string& system, std::int64_t tokens, w::Dtype weight, w::Dtype input)
+      : hardware(test_support::hardware(system)), rates(derive_rates(hardware)) {
+    layer = {.tokens = tokens,
+             .hidden = 7168,
+             .inner = 3072,
+             .experts = 384,
+             .topk = 6,
+             .ranks = 8,
+             .activation = input,
+             .weight = weight,
+             .compute = input};
+    const std::int64_t pairs = layer.pairs();
+    const std::int64_t active = std::min<std::int64_t>(48, pairs);
+    first = {pairs, 48, active, 6144, 7168, input, weight, input, w::Dtype::kBf16, 128};
+    second = {pairs, 48, active, 7168, 3072, input, weight, input, w::Dtype::kBf16, 128};
+    add(Role::kDispatch, w::Dispatch{tokens, pairs, pairs - pairs / 8, 7168, 8, input}, {});
+    add(Role::kExpertGateUp, first, {0});
+    add(Role::kExpertSwiglu,
+        w::VectorOp{w::VectorKind::kSwiglu, pairs, 3072, w::Dtype::kBf16, input}, {1});
+    add(Role::kExpertDown, second, {2});
+    add(Role::kCombine, w::Combine{tokens, pairs, pairs - pairs / 8, 7168, 8, w::Dtype::kBf16},
+        {3});
+    ops.blocks.push_back({"moe", 0, static_cast<std::uint32_t>(ops.nodes.size()), 1});
+  }
+  void add(Role role, const w::Op& op, const std::vector<std::uint32_t>& inputs) {
+    w::OpNode& node = ops.nodes.emplace_back();
+    node.op = op;
+    node.role = role;
+    for (const std::uint32_t i : inputs) node.dependencies[node.dependency_count++] = i;
+  }
+  [[nodiscard]] std::vector<std::int64_t> rows() const {
+    std::vector<std::int64_t> out;
+    std::int64_t hit = 0;
+    for (std::int64_t i = 1; i <= first.groups; ++i) {
+      const std::int64_t with = i * first.active / first.groups;
+      out.push_back(
+          with == hit ? 0 : with * first.rows / first.active - hit * first.rows / first.active);
+      hit = with;
+    }
+    return out;
+  }
+  // Closed form of the layer, and its lowered block alone.
+  std::pair<double, double> times(std::int64_t waves, const std::string& stack) {
+    w::ParallelPlan plan;
+    plan.dp = plan.ep = 8;
+    plan.overlap = Overlap::kWaves;
+    plan.waves = waves;
+    Lowering l;
+    l.lower(ops, plan, hardware, rates, load_stack(stack, configs()));
+    task::Timeline t;
+    task::estimate(l.graph(), t);
+    ExpertLayerDesign design = hardware.kernels.expert_layer;
+    design.experts_per_wave = waves > 0 ? 48 / waves : 0;
+    ExpertPricing pricing;
+    pricing.use(hardware, rates, design);
+    return {pricing.rank_time(layer, {}, rows()).seconds, t.total.value()};
+  }
+};
+
+TEST(Waves, OfAStepTakeTheTimeOfTheFusedLayer) {
+  using w::Dtype;
+  const struct {
+    const char* system;
+    Dtype weight, input;
+  } cases[] = {{"gb200_nvl72", Dtype::kFp4, Dtype::kFp8},
+               {"hgx_b200", Dtype::kFp4, Dtype::kFp8},
+               {"hgx_h200", Dtype::kFp8, Dtype::kFp8},
+               {"atlas_950_cabinet", Dtype::kFp4, Dtype::kFp8},
+               {"cloudmatrix384", Dtype::kInt8, Dtype::kInt8}};
+  for (const auto& c : cases) {
+    for (const std::int64_t tokens : {1, 16, 128, 1024, 8192}) {
+      FusedBlock block(c.system, tokens, c.weight, c.input);
+      for (const std::int64_t waves : {0, 1, 4, 12}) {
+        for (const char* stack : {"unfused", "serving"}) {
+          const auto [closed, lowered] = block.times(waves, stack);
+          EXPECT_NEAR(lowered, closed, 0.01 * closed)
+              << c.system << " " << tokens << " tokens, waves " << waves << " " << stack;
+        }
+      }
+    }
+  }
 }
 
 // Stage sends are built between neighbouring ranks, whatever the size of a stage.
