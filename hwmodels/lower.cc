@@ -90,7 +90,7 @@ void Lowering::lower(const w::OpGraph& ops, const w::ParallelPlan& plan, const H
     graph_.begin_segment(static_cast<task::LabelId>(i), block.repeat);
     fused_ = find_fused_layer(ops, block, plan);
     gather_kernels(ops, block, plan, stack);
-    emit_block(plan, rates);
+    emit_block(rates);
   }
 }
 
@@ -126,7 +126,6 @@ void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block,
       // Priced as a whole; `cost` is of what else the kernel does.
       kernel.cost.communication = !is_expert(role);
     } else {
-      if (node.role == Role::kExpertGateUp) rule_waves_ = waves_by_rule(node.op);
       add_remembered_cost(node, loss_of(node.op, plan, stack), kernel.cost);
     }
     for (std::uint8_t d = 0; d < node.dependency_count; ++d) {
@@ -138,26 +137,14 @@ void Lowering::gather_kernels(const w::OpGraph& ops, const w::Block& block,
   }
 }
 
-std::int64_t Lowering::waves_by_rule(const w::Op& op) const {
-  const auto* product = std::get_if<w::GroupedGemm>(&op);
-  if (product == nullptr || product->groups <= 0) return 1;
-  ExpertLayer layer;
-  layer.tokens = product->rows;
-  layer.experts = product->groups;
-  layer.inner = std::max<std::int64_t>(1, product->n / 2);
-  const Hardware& hardware = costs_.hardware();
-  const std::int64_t each =
-      experts_per_wave(hardware.kernels.expert_layer, layer, hardware.chip.cores);
-  return (product->groups + each - 1) / each;
-}
-
 bool Lowering::find_fused_layer(const w::OpGraph& ops, const w::Block& block,
                                 const w::ParallelPlan& plan) {
-  if (plan.overlap != w::Overlap::kWaves) return false;
+  const bool pairwise = plan.overlap == w::Overlap::kPairwise;
+  if (plan.overlap != w::Overlap::kWaves && !pairwise) return false;
   const w::Dispatch* dispatch = nullptr;
   const w::GroupedGemm* first = nullptr;
   bool returns = false;
-  fused_layer_ = {.waves = plan.waves, .quantises = true};
+  fused_layer_ = {.waves = plan.waves, .quantises = true, .pairwise = pairwise};
   for (const w::OpNode& node : ops.ops(block)) {
     if (node.role == Role::kDispatch) dispatch = std::get_if<w::Dispatch>(&node.op);
     if (node.role == Role::kExpertGateUp) first = std::get_if<w::GroupedGemm>(&node.op);
@@ -220,6 +207,7 @@ void Lowering::price(const FusedLayer& layer, FusedCost& out) {
   const LinkTime in = wave_traffic(hardware, rates, remote * sent_bytes(l), d.ranks);
   const LinkTime back = wave_traffic(hardware, rates, remote * returned_bytes(l), d.ranks);
   out.start = rates.launch + handshake + (layer.quantises ? pricing_.prepare(l) : 0.0) + in.latency;
+  out.second = layer.pairwise ? rates.launch : 0.0;
   out.tile = 0.0;
   double last_tile = 0.0;
   out.sum = Cost{};
@@ -265,50 +253,19 @@ void Lowering::add_remembered_cost(const w::OpNode& node, double loss, Cost& sum
   sum.communication = sum.communication || r.cost.communication;
 }
 
-// What a dispatch or combine inside a larger kernel keeps of its latency: the library's start falls
-// away.
-double Lowering::flight_of(const Kernel& kernel, const Rates& rates) {
-  const double start = std::max(0.0, rates.communication.expert_start - rates.launch);
-  return std::max(0.0, kernel.cost.latency - start);
-}
-
-void Lowering::emit_block(const w::ParallelPlan& plan, const Rates& rates) {
-  const std::int64_t parts = plan.waves > 0 ? plan.waves : rule_waves_;
-  const bool pairs = plan.overlap == w::Overlap::kPairwise && parts > 1;
+void Lowering::emit_block(const Rates& rates) {
   arrivals_.clear();
   results_.clear();
   for (std::size_t k = 0; k < kernels_.size(); ++k) {
     Kernel& kernel = kernels_[k];
-    if (fused_ && is_fused(kernel.role)) {
-      if (kernel.role == Role::kDispatch) {
-        emit_arrivals(k);
-      } else if (kernel.role == Role::kCombine) {
-        emit_returns(k);
-      } else {
-        emit_products(k);
-      }
-      continue;
-    }
-    const double start = rates.launch;
-    if (pairs && kernel.role == Role::kDispatch) {
-      const double scale = 1.0 / static_cast<double>(parts);
-      const double first = start + rates.collective + flight_of(kernel, rates);
-      for (std::int64_t i = 0; i < parts; ++i) {
-        // One kernel: only its first part pays the launch, the floor and the first flight.
-        arrivals_.push_back(emit(kernel, kernel.cost, i == 0 ? first : 0.0, scale, kNone));
-      }
-      kernel.task = arrivals_.back();
-    } else if (!arrivals_.empty() && is_expert(kernel.role)) {
-      emit_part(k, parts, rates);
-    } else if (!results_.empty() && kernel.role == Role::kCombine) {
-      const double scale = 1.0 / static_cast<double>(parts);
-      const double flight = flight_of(kernel, rates);
-      for (std::int64_t i = 0; i < parts; ++i) {
-        kernel.task = emit(kernel, kernel.cost, i == 0 ? flight : 0.0, scale,
-                           results_[static_cast<std::size_t>(i)]);
-      }
+    if (!fused_ || !is_fused(kernel.role)) {
+      kernel.task = emit(kernel, kernel.cost, rates.launch + kernel.cost.latency, 0.0, kNone);
+    } else if (kernel.role == Role::kDispatch) {
+      emit_arrivals(k);
+    } else if (kernel.role == Role::kCombine) {
+      emit_returns(k);
     } else {
-      kernel.task = emit(kernel, kernel.cost, start + kernel.cost.latency, 1.0, kNone);
+      emit_products(k);
     }
   }
 }
@@ -319,7 +276,7 @@ void Lowering::emit_arrivals(std::size_t k) {
   Kernel& kernel = kernels_[k];
   for (const FusedWave& wave : fused_cost_->waves) {
     const double latency = arrivals_.empty() ? fused_cost_->start : 0.0;
-    arrivals_.push_back(emit(kernel, wave.arrive, latency, 1.0, kNone));
+    arrivals_.push_back(emit(kernel, wave.arrive, latency, 0.0, kNone));
   }
   kernel.task = arrivals_.back();
 }
@@ -327,16 +284,27 @@ void Lowering::emit_arrivals(std::size_t k) {
 // Both products of each wave, at the first expert kernel. What is between them is in an epilogue.
 void Lowering::emit_products(std::size_t k) {
   Kernel& kernel = kernels_[k];
+  const bool pairwise = fused_cost_->layer.pairwise;
+  const std::vector<FusedWave>& waves = fused_cost_->waves;
   if (results_.empty()) {
     Kernel first = kernel;
     Kernel second;
     second.role = Role::kExpertDown;
-    for (std::size_t i = 0; i < fused_cost_->waves.size(); ++i) {
-      const FusedWave& wave = fused_cost_->waves[i];
-      results_.push_back(emit(first, wave.product[0], i == 0 ? fused_cost_->tile : 0.0, 1.0,
-                              arrivals_[i], wave.seconds[0]));
+    const auto emit_second = [&](std::size_t i) {
+      computed_ = emit(second, waves[i].product[1], i == 0 ? fused_cost_->second : 0.0,
+                       waves[i].seconds[1], kNone);
+    };
+    for (std::size_t i = 0; i < waves.size(); ++i) {
+      computed_ = emit(first, waves[i].product[0], i == 0 ? fused_cost_->tile : 0.0,
+                       waves[i].seconds[0], arrivals_[i]);
       first.after = {kNone, kNone};
-      computed_ = emit(second, wave.product[1], 0.0, 1.0, kNone, wave.seconds[1]);
+      if (pairwise) continue;
+      results_.push_back(computed_);
+      emit_second(i);
+    }
+    for (std::size_t i = 0; pairwise && i < waves.size(); ++i) {
+      results_.push_back(computed_);
+      emit_second(i);
     }
   }
   kernel.task = computed_;
@@ -347,7 +315,7 @@ void Lowering::emit_returns(std::size_t k) {
   Kernel& kernel = kernels_[k];
   const Kernel whole = kernel;
   for (std::size_t i = 0; i < fused_cost_->waves.size(); ++i) {
-    emit(kernel, fused_cost_->waves[i].leave, 0.0, 1.0, results_[i]);
+    emit(kernel, fused_cost_->waves[i].leave, i == 0 ? fused_cost_->second : 0.0, 0.0, results_[i]);
   }
   Cost sum = fused_cost_->sum;
   for (const Kernel& part : kernels_) {
@@ -355,36 +323,16 @@ void Lowering::emit_returns(std::size_t k) {
     for (std::size_t i = 0; i < sum.busy.size(); ++i) sum.busy[i] += part.cost.busy[i];
     sum.latency = std::max(sum.latency, part.cost.latency);
   }
-  kernel.task = emit(whole, sum, fused_cost_->finish + sum.latency, 1.0, kNone);
+  kernel.task = emit(whole, sum, fused_cost_->finish + sum.latency, 0.0, kNone);
 }
 
-// The first product in parts that wait for theirs to arrive, the second in parts that leave one by
-// one, what is between them whole.
-void Lowering::emit_part(std::size_t k, std::int64_t parts, const Rates& rates) {
-  Kernel& kernel = kernels_[k];
-  const bool first = kernel.role == Role::kExpertGateUp;
-  if (!first && kernel.role != Role::kExpertDown) {
-    kernel.task = emit(kernel, kernel.cost, rates.launch + kernel.cost.latency, 1.0, kNone);
-    return;
-  }
-  results_.clear();
-  for (std::int64_t i = 0; i < parts; ++i) {
-    // One kernel with its traffic: launched with dispatch, or anew.
-    const double start = i > 0 ? 0.0 : first ? rates.memory_latency : rates.launch;
-    results_.push_back(emit(kernel, kernel.cost, start, 1.0 / static_cast<double>(parts),
-                            first ? arrivals_[static_cast<std::size_t>(i)] : kNone));
-    if (!first) kernel.after = {kNone, kNone};
-  }
-  kernel.task = results_.back();
-}
-
-task::TaskId Lowering::emit(const Kernel& kernel, const Cost& c, double latency, double scale,
-                            std::uint32_t extra_dependency, double own) {
+task::TaskId Lowering::emit(const Kernel& kernel, const Cost& c, double latency, double own,
+                            std::uint32_t extra_dependency) {
   std::array<task::Demand, kUnits> demands;
   std::size_t count = 0;
   for (std::size_t i = 0; i < c.busy.size(); ++i) {
     if (c.busy[i] > 0.0) {
-      demands[count++] = {static_cast<task::ResourceId>(i), base::Seconds{c.busy[i] * scale}};
+      demands[count++] = {static_cast<task::ResourceId>(i), base::Seconds{c.busy[i]}};
     }
   }
   std::array<task::TaskId, 3> dependencies;

@@ -25,9 +25,9 @@ class Lowering {
   Lowering();
 
   // One task per kernel (operators fused as `stack` says), every kernel with its launch and
-  // pipeline fill; communication on its own queue, overlapped as the plan says. In waves, experts
-  // and their traffic are one kernel, priced as expert_waves.h does; throws UnsupportedError where
-  // the chip's kernels have no design of it. Replaces graph().
+  // pipeline fill; communication on its own queue, overlapped as the plan says. In waves
+  // and pairwise, experts and their traffic are fused and priced as expert_waves.h does; throws
+  // UnsupportedError where the chip's kernels have no design of it. Replaces graph().
   void lower(const workloads::OpGraph& ops, const workloads::ParallelPlan& plan,
              const Hardware& hardware, const Rates& rates, const Stack& stack);
 
@@ -48,15 +48,13 @@ class Lowering {
 
   void gather_kernels(const workloads::OpGraph& ops, const workloads::Block& block,
                       const workloads::ParallelPlan& plan, const Stack& stack);
-  static double flight_of(const Kernel& kernel, const Rates& rates);
-  void emit_block(const workloads::ParallelPlan& plan, const Rates& rates);
-  void emit_part(std::size_t kernel, std::int64_t parts, const Rates& rates);
+  void emit_block(const Rates& rates);
   void emit_arrivals(std::size_t kernel);
   void emit_products(std::size_t kernel);
   void emit_returns(std::size_t kernel);
   // `own`: what the task takes when nothing is shared, where that is more than its largest demand.
-  task::TaskId emit(const Kernel& kernel, const Cost& cost, double latency, double scale,
-                    std::uint32_t extra_dependency, double own = 0.0);
+  task::TaskId emit(const Kernel& kernel, const Cost& cost, double latency, double own,
+                    std::uint32_t extra_dependency);
 
   // Operators and their costs, by role: kinds of layers share most operators, from step to step
   // most stay as they were, and a search comes back to the same ones. A place holds the latest
@@ -76,6 +74,7 @@ class Lowering {
     workloads::GroupedGemm first{};
     std::int64_t waves = 0;  // as the plan has them
     bool quantises = false;  // no operator before it does
+    bool pairwise = false;   // two kernels: all first products before any second one
     bool operator==(const FusedLayer&) const = default;
   };
   struct FusedWave {
@@ -88,14 +87,13 @@ class Lowering {
     bool valid = false;
     double start = 0.0;   // to the first token's arrival
     double tile = 0.0;    // the first one
+    double second = 0.0;  // launch of the second kernel
     double finish = 0.0;  // from the last product's end, the sum over a token's experts apart
     Cost sum;
     std::vector<FusedWave> waves;
   };
   static constexpr std::size_t kFusedPlaces = 32;
 
-  // Of the first products of a rank.
-  [[nodiscard]] std::int64_t waves_by_rule(const workloads::Op& op) const;
   bool find_fused_layer(const workloads::OpGraph& ops, const workloads::Block& block,
                         const workloads::ParallelPlan& plan);
   const FusedCost& remembered_fused_cost();
@@ -110,9 +108,8 @@ class Lowering {
   Rates remembered_rates_;
   const Hardware* remembered_hardware_ = nullptr;
   bool separate_queues_ = true;
-  std::int64_t rule_waves_ = 1;  // of the block in hand
-  // Of it: its experts if they are one kernel with their traffic, tasks of waves
-  // (dispatched, then computed), and those of the first products, after which results leave.
+  // Of the block in hand: its experts if they are fused with their traffic, tasks after which waves
+  // are there, tasks after which their results leave, and the latest product.
   bool fused_ = false;
   FusedLayer fused_layer_;
   const FusedCost* fused_cost_ = nullptr;

@@ -453,10 +453,10 @@ struct FusedBlock {
     return out;
   }
   // Closed form of the layer, and its lowered block alone.
-  std::pair<double, double> times(std::int64_t waves, const std::string& stack) {
+  std::pair<double, double> times(std::int64_t waves, const std::string& stack, bool pairwise) {
     w::ParallelPlan plan;
     plan.dp = plan.ep = 8;
-    plan.overlap = Overlap::kWaves;
+    plan.overlap = pairwise ? Overlap::kPairwise : Overlap::kWaves;
     plan.waves = waves;
     Lowering l;
     l.lower(ops, plan, hardware, rates, load_stack(stack, configs()));
@@ -466,7 +466,9 @@ struct FusedBlock {
     design.experts_per_wave = waves > 0 ? 48 / waves : 0;
     ExpertPricing pricing;
     pricing.use(hardware, rates, design);
-    return {pricing.rank_time(layer, {}, rows()).seconds, t.total.value()};
+    const ExpertPlan closed{.schedule =
+                                pairwise ? ExpertSchedule::kPairwise : ExpertSchedule::kWaves};
+    return {pricing.rank_time(layer, closed, rows()).seconds, t.total.value()};
   }
 };
 
@@ -485,9 +487,12 @@ TEST(Waves, OfAStepTakeTheTimeOfTheFusedLayer) {
       FusedBlock block(c.system, tokens, c.weight, c.input);
       for (const std::int64_t waves : {0, 1, 4, 12}) {
         for (const char* stack : {"unfused", "serving"}) {
-          const auto [closed, lowered] = block.times(waves, stack);
-          EXPECT_NEAR(lowered, closed, 0.01 * closed)
-              << c.system << " " << tokens << " tokens, waves " << waves << " " << stack;
+          for (const bool pairwise : {false, true}) {
+            const auto [closed, lowered] = block.times(waves, stack, pairwise);
+            EXPECT_NEAR(lowered, closed, 0.01 * closed)
+                << c.system << " " << tokens << " tokens, waves " << waves << " " << stack
+                << (pairwise ? " pairwise" : "");
+          }
         }
       }
     }
