@@ -26,7 +26,7 @@ namespace {
 
 // A folder that cannot be written is found before the work, not after.
 fs::path output_folder(const RunOptions& o, const std::string& name) {
-  const fs::path folder = o.folder.empty() ? fs::path("out") / name : fs::path(o.folder);
+  fs::path folder = o.folder.empty() ? fs::path("out") / name : fs::path(o.folder);
   std::error_code error;
   if (fs::exists(folder, error) && !fs::is_directory(folder, error)) {
     throw base::ConfigError({folder.string(), 0, 0}, "is not a folder");

@@ -755,7 +755,7 @@ void describe(base::ConfigVisitor& v, ExpertWavesShape& s) {
 
 namespace {
 
-ExpertWavesShape shape_type(const k::ExpertWavesDesign&) { return {}; }
+[[maybe_unused]] ExpertWavesShape shape_type(const k::ExpertWavesDesign&) { return {}; }
 double work_of(const ExpertWavesShape& s) {
   return static_cast<double>(s.ranks * s.tokens) * static_cast<double>(s.choices) *
          static_cast<double>(s.hidden) * static_cast<double>(s.inner);

@@ -346,9 +346,9 @@ void RankedMachines::require_written(std::int64_t rank, std::string_view name) c
 }
 
 const RankedMachines::Traffic& RankedMachines::traffic(std::string_view tensor) const {
-  static const Traffic kNone;
+  static const Traffic none;
   const auto found = traffic_.find(tensor);
-  return found == traffic_.end() ? kNone : found->second;
+  return found == traffic_.end() ? none : found->second;
 }
 
 }  // namespace foretoken::hwmodels::value
