@@ -10,12 +10,6 @@ void describe(base::ConfigVisitor& v, ExpertLayerDesign& d) {
   v.text({"name", "of the file"}, d.name);
   v.text({"title", "what it is modelled on"}, d.title);
   v.text({"source", "id in configs/sources.yaml"}, d.source);
-  base::group(v, {"products", "tiles by expected tokens per expert, and how they are computed"},
-              [&] { kernels::describe(v, d.products); });
-  v.integer({"experts_per_wave", "0: by the rule of the public kernel", Need::kOptional},
-            d.experts_per_wave, {.min = 0, .max = 4096});
-  v.real({"fill", "rule: tiles of a wave's first product per core, at least", Need::kOptional},
-         d.fill, UnitKind::kNumber, {.min = 0.0, .max = 64.0});
   v.integer({"communication_cores", "that move tokens and do not multiply", Need::kOptional},
             d.communication_cores, {.min = 0, .max = 1024});
   v.integer({"kernels", "1: waves; 2: dispatch with the first product, the second with combine",
@@ -34,11 +28,9 @@ ExpertLayerDesign load_expert_layer(const std::string& name_or_path,
                                     const std::filesystem::path& configs) {
   const bool is_path =
       name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".yaml");
-  auto design = base::load_named<ExpertLayerDesign>(is_path ? std::filesystem::path(name_or_path)
-                                                            : configs / "designs" / "expert_layer" /
-                                                                  (name_or_path + ".yaml"));
-  design.products.name = design.name;
-  return design;
+  return base::load_named<ExpertLayerDesign>(is_path ? std::filesystem::path(name_or_path)
+                                                     : configs / "designs" / "expert_layer" /
+                                                           (name_or_path + ".yaml"));
 }
 
 }  // namespace foretoken::hwmodels

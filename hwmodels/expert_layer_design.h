@@ -1,12 +1,11 @@
-// The schedule of a fused expert layer: which tiles, how many experts at once, what the exchange
-// between ranks costs. Files: configs/designs/expert_layer/*.yaml.
+// What a fused expert layer costs beside its kernel's schedule (kernels/expert_waves.h): the
+// exchange between ranks and what its loads reach. Files: configs/designs/expert_layer/*.yaml.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <string>
 
-#include "hwmodels/kernels/gemm.h"
 #include "sim/base/config.h"
 #include "sim/base/evidence.h"
 
@@ -16,12 +15,7 @@ struct ExpertLayerDesign {
   std::string name{};
   std::string title{};
   std::string source{};
-  // Tiles by expected tokens per expert: the first whose max_tokens is not passed by more than a
-  // half.
-  kernels::GemmDesign products{};
-  std::int64_t experts_per_wave = 0;  // 0: by rule
-  double fill = 2.0;                  // rule: tiles of the first product per core, at least
-  std::int64_t communication_cores = 0;
+  std::int64_t communication_cores = 0;  // that move tokens and do not multiply
   // 1: one kernel in waves. 2: dispatch with the first product, the second with combine.
   std::int64_t kernels = 1;
   base::Ranged handshake{};  // s, of one exchange of all ranks beyond its bytes

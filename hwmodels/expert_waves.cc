@@ -134,47 +134,9 @@ double waves_time(std::span<const WaveStages> waves) {
   return std::max(left, link);
 }
 
-const kernels::GemmTile& token_tile(const ExpertLayerDesign& design, double expected) {
-  const auto& tiles = design.products.tiles;  // one at least
-  for (const kernels::GemmTile& t : tiles) {
-    if (expected <= static_cast<double>(t.max_tokens) + 0.5) return t;
-  }
-  return tiles.back();
-}
-
-namespace {
 double expected_rows(const ExpertLayer& l) {
   return static_cast<double>(l.pairs()) * static_cast<double>(l.ranks) /
          static_cast<double>(l.experts);
-}
-}  // namespace
-
-std::int64_t experts_per_wave(const ExpertLayerDesign& design, const ExpertLayer& layer,
-                              std::int64_t cores) {
-  const std::int64_t local = layer.local_experts();
-  cores = std::max<std::int64_t>(1, cores);
-  if (design.experts_per_wave > 0) return std::min(design.experts_per_wave, local);
-  const double expected = expected_rows(layer);
-  if (expected < 1.0) return local;
-  const kernels::GemmTile& tile = token_tile(design, expected);
-  const std::int64_t per_expert =
-      static_cast<std::int64_t>(std::ceil(expected / static_cast<double>(tile.tokens))) *
-      ceil_div(2 * layer.inner, tile.weights);
-  const auto wanted =
-      static_cast<std::int64_t>(std::ceil(design.fill * static_cast<double>(cores)));
-  const std::int64_t fewest = std::clamp<std::int64_t>(ceil_div(wanted, per_expert), 1, local);
-  std::int64_t best = fewest;
-  double fullest = 0.0;
-  for (std::int64_t e = fewest; e <= std::min(local, 2 * fewest); ++e) {
-    const std::int64_t tiles = e * per_expert;
-    const double full =
-        static_cast<double>(tiles) / static_cast<double>(ceil_div(tiles, cores) * cores);
-    if (full > fullest + 1e-12) {
-      fullest = full;
-      best = e;
-    }
-  }
-  return best;
 }
 
 double ProductCost::busiest() const { return std::max({loads, matrix, vector, exchange}); }
@@ -219,7 +181,8 @@ double ExpertPricing::op(const w::Op& op) {
 // the first one's epilogue.
 ProductCost ExpertPricing::product(const ExpertLayer& l, std::span<const std::int64_t> rows,
                                    int which, bool fused) {
-  const kernels::GemmTile& tile = token_tile(*design_, expected_rows(l));
+  const kernels::ExpertWavesDesign& schedule = hardware_->kernels.expert_waves;
+  const kernels::GemmTile& tile = kernels::wave_tile(schedule, expected_rows(l));
   const Shape shape{l.hidden, l.inner, tile.tokens, l.activation, l.weight, l.compute};
   if (!(shape == shape_)) forget();
   shape_ = shape;
@@ -236,10 +199,7 @@ ProductCost ExpertPricing::product(const ExpertLayer& l, std::span<const std::in
     }
   }
   (void)hardware_->chip.peak(l.compute);  // throws with the chip's and the dtype's name
-  gemm_ = design_->products;
-  gemm_.tiles = {tile};
-  gemm_.tiles.front().min_tokens = 1;
-  gemm_.tiles.front().max_tokens = 1'000'000'000'000;
+  kernels::wave_product(schedule, expected_rows(l), gemm_);
   kernels::GemmProblem p;
   p.groups = groups;
   p.n = which == 0 ? 2 * l.inner : l.hidden;
@@ -286,10 +246,13 @@ ProductCost ExpertPricing::product(const ExpertLayer& l, std::span<const std::in
   return c;
 }
 
+std::int64_t ExpertPricing::experts_per_wave(const ExpertLayer& l) const {
+  return kernels::experts_per_wave(hardware_->kernels.expert_waves, l.local_experts(),
+                                   expected_rows(l), l.inner, core_.cores);
+}
+
 std::int64_t ExpertPricing::waves_by_rule(const ExpertLayer& layer, std::int64_t experts) const {
-  const std::int64_t each = std::max<std::int64_t>(
-      1, experts_per_wave(*design_, layer, static_cast<std::int64_t>(core_.cores)));
-  return std::max<std::int64_t>(1, ceil_div(experts, each));
+  return std::max<std::int64_t>(1, ceil_div(experts, experts_per_wave(layer)));
 }
 
 void ExpertPricing::waves(const ExpertLayer& layer, std::span<const std::int64_t> rows,
@@ -297,10 +260,7 @@ void ExpertPricing::waves(const ExpertLayer& layer, std::span<const std::int64_t
   if (known_count_ > kManyKnown / 2) forget();
   const auto local = static_cast<std::int64_t>(rows.size());
   // By the rule all waves but the last one are alike.
-  const std::int64_t each =
-      count > 0 ? 0
-                : std::max<std::int64_t>(
-                      1, experts_per_wave(*design_, layer, static_cast<std::int64_t>(core_.cores)));
+  const std::int64_t each = count > 0 ? 0 : experts_per_wave(layer);
   if (count == 0) count = waves_by_rule(layer, local);
   out.clear();
   for (std::int64_t i = 0; i < count; ++i) {
@@ -385,7 +345,7 @@ ExpertTime ExpertPricing::fused(const ExpertLayer& l, const ExpertPlan& plan,
   t.reduce = finish(l) - design_->handshake.value;
   if (!all.empty()) t.tiles = all.front().product[0].tile + all.back().product[1].tile;
   t.waves = static_cast<std::int64_t>(all.size());
-  t.experts_per_wave = experts_per_wave(*design_, l, static_cast<std::int64_t>(core_.cores));
+  t.experts_per_wave = experts_per_wave(l);
   const double most = sum.busiest();
   t.bound = stream > 1.001 * t.compute && t.link > 0.95 * stream ? "link"
             : most == sum.matrix                                 ? "matrix"
@@ -489,7 +449,7 @@ ExpertTime ExpertPricing::rank_time(const ExpertLayer& layer, const ExpertPlan& 
   const bool separately =
       plan.schedule == ExpertSchedule::kSerial || plan.schedule == ExpertSchedule::kTwoBatch;
   ExpertTime t = separately ? separate(layer, plan, rows) : fused(layer, plan, rows);
-  t.tile_tokens = token_tile(*design_, expected_rows(layer)).tokens;
+  t.tile_tokens = kernels::wave_tile(hardware_->kernels.expert_waves, expected_rows(layer)).tokens;
   t.seconds = t.launch + t.prepare + t.handshake + t.host + t.order + t.compute + t.traffic +
               t.tiles + t.reduce;
   return t;

@@ -81,13 +81,8 @@ double serial_time(std::span<const WaveStages> waves);
 double pairwise_time(std::span<const WaveStages> waves);
 double waves_time(std::span<const WaveStages> waves);
 
-// Experts that are computed together, by the rule of the public kernel: the fewest whose first
-// product has `fill` tiles for every core, then up to twice as many for the fullest last round of
-// tiles; all if an expert expects less than one token.
-std::int64_t experts_per_wave(const ExpertLayerDesign& design, const ExpertLayer& layer,
-                              std::int64_t cores);
-// Token tile for an expected number of tokens per expert.
-const kernels::GemmTile& token_tile(const ExpertLayerDesign& design, double expected);
+// Tokens that an expert of the layer expects.
+double expected_rows(const ExpertLayer& layer);
 
 // What one rank's products of one wave ask of its resources. Seconds at the achieved rate.
 struct ProductCost {
@@ -140,9 +135,13 @@ double returned_bytes(const ExpertLayer& layer);
 LinkTime wave_traffic(const Hardware& hardware, const Rates& rates, double bytes,
                       std::int64_t ranks);
 
-// Prices layers on one kind of hardware, whose rates must stay. Reusable.
+// Prices layers on one kind of hardware, whose rates must stay. Tiles and waves are those of its
+// kernels.expert_waves. Reusable.
 class ExpertPricing {
  public:
+  void use(const Hardware& hardware, const Rates& rates) {
+    use(hardware, rates, hardware.kernels.expert_layer);
+  }
   void use(const Hardware& hardware, const Rates& rates, const ExpertLayerDesign& design);
 
   // Of the slowest rank.
@@ -151,6 +150,7 @@ class ExpertPricing {
   ExpertTime rank_time(const ExpertLayer& layer, const ExpertPlan& plan,
                        std::span<const std::int64_t> rows);
 
+  [[nodiscard]] std::int64_t experts_per_wave(const ExpertLayer& layer) const;
   // Of one rank, in the order of its experts; those with pairs.
   std::vector<ExpertWave> waves(const ExpertLayer& layer, std::span<const std::int64_t> rows);
   // As many waves as asked for, with as even a number of experts as they go; 0: by the rule. Also

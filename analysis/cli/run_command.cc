@@ -156,8 +156,8 @@ base::ExitCode schema(const Context& context, const std::string& folder) {
             base::schema_of<workloads::PrecisionRecipe>("Precision recipe"));
   files.add("scenario.schema.json", base::schema_of<Scenario>("Scenario"));
   files.add("expert-waves.schema.json", base::schema_of<ExpertStudy>("Study of expert waves"));
-  files.add("design-expert-waves.schema.json",
-            base::schema_of<hwmodels::ExpertLayerDesign>("Design of expert waves"));
+  files.add("design-expert_layer.schema.json",
+            base::schema_of<hwmodels::ExpertLayerDesign>("Exchange of a fused expert layer"));
   files.add("hardware-prices.schema.json", base::schema_of<HardwarePrices>("Hardware prices"));
   files.add("list-prices.schema.json", base::schema_of<ListPrices>("List prices"));
   files.add("specdec.schema.json", base::schema_of<AcceptanceTable>("Acceptance lengths"));

@@ -832,6 +832,14 @@ std::vector<VerifyCase> verify_cases_of(const k::ExpertWavesDesign& design, cons
                        .schedule = {.order = ItemOrder::kLatest}});
     add("one_receiver",
         {.tokens = {5, 7, 3, 8}, .choices = 2, .popularity = value::Popularity::kOneRank});
+    // Every tile that a layer may take: each token chooses both experts, one on each rank.
+    std::int64_t fewest = 1;
+    for (const k::GemmTile& t : design.product.tiles) {
+      const std::int64_t tokens = std::min(t.max_tokens, std::max(fewest, t.tokens + 3));
+      add(fmt::format("tile_{}x{}", t.weights, t.tokens),
+          {.tokens = {tokens - tokens / 3, tokens / 3}, .choices = 2, .experts = 2});
+      fewest = t.max_tokens + 1;
+    }
   }
   return cases;
 }

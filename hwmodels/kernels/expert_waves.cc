@@ -103,7 +103,15 @@ void describe(base::ConfigVisitor& v, ExpertWavesDesign& d) {
   v.integer({"sum_columns", "channels of a work item that sums returned rows"}, d.sum_columns,
             {.min = 128, .max = 65536});
   v.integer({"sum_slots", "tokens in flight to it"}, d.sum_slots, {.min = 1, .max = 64});
-  base::group(v, {"product", "schedule of both products"}, [&] { describe(v, d.product); });
+  base::group(v, {"product", "schedule of both products; tiles in the order of max_tokens"}, [&] {
+    describe(v, d.product);
+    std::int64_t last = 0;
+    for (const GemmTile& t : d.product.tiles) {
+      v.check(t.max_tokens > last, "tiles", "each tile needs more max_tokens than the one before");
+      v.check(t.min_tokens == 1, "tiles", "tiles of waves begin where the one before ends");
+      last = t.max_tokens;
+    }
+  });
 }
 
 std::vector<std::int64_t> balanced_counts(std::int64_t ranks, std::int64_t experts,
@@ -123,10 +131,30 @@ std::vector<std::int64_t> balanced_counts(std::int64_t ranks, std::int64_t exper
   return counts;
 }
 
-std::int64_t experts_per_wave(std::int64_t local_experts, double tokens_per_expert,
-                              std::int64_t tiles_per_expert, double cores) {
-  if (tokens_per_expert < 1.0 || tiles_per_expert < 1) return local_experts;
-  const auto each = static_cast<double>(tiles_per_expert);
+const GemmTile& wave_tile(const ExpertWavesDesign& design, double tokens_per_expert) {
+  const std::vector<GemmTile>& tiles = design.product.tiles;  // one at least
+  for (const GemmTile& t : tiles) {
+    if (tokens_per_expert <= static_cast<double>(t.max_tokens) + 0.5) return t;
+  }
+  return tiles.back();
+}
+
+void wave_product(const ExpertWavesDesign& design, double tokens_per_expert, GemmDesign& product) {
+  GemmTile tile = wave_tile(design, tokens_per_expert);
+  // Also for experts that more tokens chose.
+  tile.max_tokens = GemmTile{}.max_tokens;
+  product = design.product;
+  product.tiles.assign(1, tile);
+}
+
+std::int64_t experts_per_wave(const ExpertWavesDesign& design, std::int64_t local_experts,
+                              double tokens_per_expert, std::int64_t inner, double cores) {
+  if (design.wave_experts > 0) return std::min(design.wave_experts, local_experts);
+  if (tokens_per_expert < 1.0) return local_experts;
+  cores = std::max(1.0, cores);
+  const GemmTile& tile = wave_tile(design, tokens_per_expert);
+  const double each = std::ceil(tokens_per_expert / static_cast<double>(tile.tokens)) *
+                      static_cast<double>(ceil_div(2 * inner, tile.weights));
   const auto least = static_cast<std::int64_t>(std::ceil(2.0 * cores / each));
   if (least >= local_experts) return local_experts;
   std::int64_t best = least;
@@ -224,6 +252,8 @@ ExpertWavesKernel::ExpertWavesKernel(const ExpertWavesProblem& problem,
   counters_ = p.tokens > 0 ? place_pass_->counters() : 0;
   if (counters_ > 1) count_pass_.emplace(order_, order_design_, chip, Pass::kCount);
 
+  const double mean = static_cast<double>(all_pairs) / static_cast<double>(p.experts);
+  wave_product(design, mean, product_);
   GemmProblem up = product_of(p);
   up.groups = groups_;
   up.n = 2 * p.inner;
@@ -237,7 +267,7 @@ ExpertWavesKernel::ExpertWavesKernel(const ExpertWavesProblem& problem,
                 .rows = pool_rows_,
                 .row_weights = "row_weights"};
   if (p.fault == Fault::kWeightLeftOut) up.tensors.row_weights = {};
-  first_.emplace(up, design.product, chip);
+  first_.emplace(up, product_, chip);
   // A tile's activations are quantised where they are.
   hidden_block_ = up.activation == Dtype::kFp8
                       ? std::min(up.fp8_block, std::min(first_->tile_rows(), up.n) / 2)
@@ -257,19 +287,12 @@ ExpertWavesKernel::ExpertWavesKernel(const ExpertWavesProblem& problem,
                   .place_home = Home::kPeer,
                   .place_share = received_share_};
   if (p.fault == Fault::kWeightTwice) down.tensors.row_weights = up.tensors.row_weights;
-  second_.emplace(down, design.product, chip);
+  second_.emplace(down, product_, chip);
   if (first_->splits() > 1 || second_->splits() > 1) {
     refuse("products whose depth is split cannot return rows");
   }
 
-  wave_experts_ = design.wave_experts;
-  if (wave_experts_ == 0) {
-    const double mean = static_cast<double>(all_pairs) / static_cast<double>(p.experts);
-    const auto tiles =
-        static_cast<std::int64_t>(std::ceil(mean / static_cast<double>(first_->tile().tokens)));
-    wave_experts_ = experts_per_wave(local, mean, tiles * first_->row_tiles(), chip.cores);
-  }
-  wave_experts_ = std::clamp<std::int64_t>(wave_experts_, 1, local);
+  wave_experts_ = experts_per_wave(design, local, mean, p.inner, chip.cores);
   waves_ = ceil_div(local, wave_experts_);
 
   publish_ = RowBlocks(p.tokens, design.publish_rows, 0, chip.cores);

@@ -28,7 +28,7 @@ enum class DispatchForm : std::uint8_t {
 
 struct ExpertWavesDesign {
   std::string name{};
-  std::int64_t wave_experts = 0;  // of this rank that form a wave; 0: by experts_per_wave()
+  std::int64_t wave_experts = 0;  // of this rank that form a wave; 0: by rule
   std::int64_t ahead = 1;         // waves whose tokens are asked for before this one's products
   DispatchForm dispatch = DispatchForm::kPull;
   std::int64_t dispatch_rows = 32;  // tokens of a work item that moves them
@@ -39,6 +39,7 @@ struct ExpertWavesDesign {
   std::int64_t publish_rows = 64;   // tokens whose choices are written to their experts' ranks
   std::int64_t sum_columns = 2048;  // of a work item that sums returned rows
   std::int64_t sum_slots = 3;
+  // Of both products. Tiles in the order of max_tokens; wave_tile() takes one for the layer.
   GemmDesign product{};
 };
 void describe(base::ConfigVisitor& v, ExpertWavesDesign& design);
@@ -85,11 +86,20 @@ struct ExpertWavesProblem {
 std::vector<std::int64_t> balanced_counts(std::int64_t ranks, std::int64_t experts,
                                           std::int64_t tokens, std::int64_t choices);
 
-// The rule of DeepGEMM's fused kernel (facts 10.2): the fewest experts whose first product has two
-// tiles for every core, then, up to twice as many, those that fill the cores' last round best. All
-// where an expert has less than a token on average.
-std::int64_t experts_per_wave(std::int64_t local_experts, double tokens_per_expert,
-                              std::int64_t tiles_per_expert, double cores);
+// The tile of a layer in which an expert expects so many tokens: the first whose max_tokens is not
+// passed by more than a half (facts 10.2). All ranks know that number before they know who chose
+// what.
+const GemmTile& wave_tile(const ExpertWavesDesign& design, double tokens_per_expert);
+
+// The schedule of such a layer's products, with that tile alone. Keeps the storage of `product`.
+void wave_product(const ExpertWavesDesign& design, double tokens_per_expert, GemmDesign& product);
+
+// Experts that form a wave, which a design may state. Else by the rule of DeepGEMM's fused kernel
+// (facts 10.2): the fewest experts whose first product has two tiles for every core, then, up to
+// twice as many, those that fill the cores' last round best. All where an expert has less than a
+// token on average. `inner`: channels of an expert.
+std::int64_t experts_per_wave(const ExpertWavesDesign& design, std::int64_t local_experts,
+                              double tokens_per_expert, std::int64_t inner, double cores);
 
 enum class WavePhase : std::uint8_t {
   kClean,     // zero the flags that the next layer uses
@@ -201,6 +211,7 @@ class ExpertWavesKernel final : public tile::Kernel {
 
   ExpertWavesProblem problem_;
   const ExpertWavesDesign* design_;
+  GemmDesign product_;  // with the layer's tile
   std::vector<std::int64_t> counts_;
   std::vector<GroupRun> groups_;         // tokens of each local expert
   std::vector<std::int64_t> group_row_;  // where they begin in the pool; one more at the end

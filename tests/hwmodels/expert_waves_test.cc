@@ -52,31 +52,24 @@ struct Priced {
   ExpertPricing pricing;
 };
 
-TEST(ExpertRule, TakesTheTokenTileOfTheExpectedTokens) {
-  const ExpertLayerDesign d = load_expert_layer("blackwell", configs());
-  const auto tokens = [&](double expected) { return token_tile(d, expected).tokens; };
-  EXPECT_EQ(tokens(0.1), 16);
-  EXPECT_EQ(tokens(8.5), 16);
-  EXPECT_EQ(tokens(8.51), 32);
-  EXPECT_EQ(tokens(16.5), 32);
-  EXPECT_EQ(tokens(32.5), 64);
-  EXPECT_EQ(tokens(64.5), 96);
-  EXPECT_EQ(tokens(96.5), 128);
-  EXPECT_EQ(tokens(96.51), 192);
-  EXPECT_EQ(tokens(1e6), 192);
-}
-
-TEST(ExpertRule, FillsTheLastRoundOfTilesBest) {
-  const ExpertLayerDesign d = load_expert_layer("blackwell", configs());
-  // 16 tokens an expert: 48 tiles each. 7 make 296; 9 fill 432 of 444, as do 12, and 9 come first.
-  EXPECT_EQ(experts_per_wave(d, pro(128), 148), 9);
-  // 4096 tokens an expert: 22 token tiles of 48; two experts fill 2112 of 2220.
-  EXPECT_EQ(experts_per_wave(d, pro(32768), 148), 2);
-  // Less than one token an expert: all at once.
-  EXPECT_EQ(experts_per_wave(d, pro(4), 148), 48);
-  ExpertLayerDesign fixed = d;
-  fixed.experts_per_wave = 5;
-  EXPECT_EQ(experts_per_wave(fixed, pro(128), 148), 5);
+TEST(ExpertRule, IsTheOneOfTheChipsKernel) {
+  Priced p("hgx_b200");
+  // 16 tokens an expert: 32 to a tile, and 48 tiles each. Less than one token: all at once.
+  for (const auto& [tokens, each, tile] :
+       std::vector<std::array<std::int64_t, 3>>{{4, 48, 16}, {128, 9, 32}, {32768, 2, 192}}) {
+    const ExpertTime t = p.time(pro(tokens));
+    EXPECT_EQ(t.experts_per_wave, each);
+    EXPECT_EQ(t.tile_tokens, tile);
+  }
+  kernels::ExpertWavesDesign& schedule = p.hw.kernels.expert_waves;
+  schedule.wave_experts = 5;
+  EXPECT_EQ(p.time(pro(128)).experts_per_wave, 5);
+  EXPECT_EQ(p.time(pro(128)).waves, 10);
+  // Small tiles read the weights of many tokens once for each of them.
+  const double large = p.time(pro(32768)).seconds;
+  schedule.product.tiles = {{.weights = 128, .tokens = 16}};
+  EXPECT_EQ(p.time(pro(32768)).tile_tokens, 16);
+  EXPECT_GT(p.time(pro(32768)).seconds, 2.0 * large);
 }
 
 TEST(Overlap, OfOneWaveIsNone) {
@@ -282,9 +275,7 @@ TEST(ExpertLayerDesign, RefusesWhatItCannotMean) {
   const auto read = [](const std::string& text) {
     return base::read_config<ExpertLayerDesign>(base::parse_yaml("d.yaml", text));
   };
-  const std::string products =
-      "products: { tiles: [ { weights: 128, tokens: 64 } ], tile_k: 128, stages: 4 }\n";
-  EXPECT_NO_THROW(read("name: d\ntitle: t\nsource: assumed\nhandshake: 1 us\n" + products));
+  EXPECT_NO_THROW(read("name: d\ntitle: t\nsource: assumed\nhandshake: 1 us\n"));
   const auto message = [&](const std::string& text) -> std::string {
     try {
       read(text);
@@ -293,11 +284,13 @@ TEST(ExpertLayerDesign, RefusesWhatItCannotMean) {
     }
     return "";
   };
-  EXPECT_THAT(message("name: d\ntitle: t\nsource: assumed\nhandshake: -1 us\n" + products),
+  EXPECT_THAT(message("name: d\ntitle: t\nsource: assumed\nhandshake: -1 us\n"),
               testing::StartsWith("d.yaml:4:12: error: "));
-  EXPECT_THAT(
-      message("name: d\ntitle: t\nsource: assumed\nhandshake: 1 us\nkernels: 3\n" + products),
-      testing::StartsWith("d.yaml:5:10: error: "));
+  EXPECT_THAT(message("name: d\ntitle: t\nsource: assumed\nhandshake: 1 us\nkernels: 3\n"),
+              testing::StartsWith("d.yaml:5:10: error: "));
+  // Tiles and waves are said once, by the kernel's design.
+  EXPECT_THAT(message("name: d\ntitle: t\nsource: assumed\nhandshake: 1 us\nproducts: {}\n"),
+              testing::StartsWith("d.yaml:5:1: error: unknown key 'products'"));
 }
 
 }  // namespace

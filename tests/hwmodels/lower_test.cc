@@ -6,7 +6,9 @@
 
 #include <map>
 #include <set>
+#include <variant>
 
+#include "hwmodels/designs.h"
 #include "sim/base/error.h"
 #include "sim/task/estimate.h"
 #include "tests/hwmodels/fixtures.h"
@@ -277,9 +279,9 @@ struct WaveSketch {
     hardware.system.name = "sketch";
     hardware.system.fabric = {d};
     hardware.kernels.expert_layer.name = "sketch";
-    hardware.kernels.expert_layer.products = hardware.kernels.grouped_fp8;
-    hardware.kernels.expert_layer.products.persistent = true;
-    hardware.kernels.expert_layer.products.accumulators = 2;
+    hardware.kernels.expert_waves.product = hardware.kernels.grouped_fp8;
+    hardware.kernels.expert_waves.product.persistent = true;
+    hardware.kernels.expert_waves.product.accumulators = 2;
     // Nothing but matrix and link counts.
     for (double* rate : {&rates.cache, &rates.memory, &rates.vector_fp32, &rates.vector_fp16,
                          &rates.special, &rates.core.cache, &rates.core.memory, &rates.core.port,
@@ -374,7 +376,8 @@ TEST(Waves, GainNoLessThanOverlappingEachProductWithItsOwnTraffic) {
 TEST(Waves, AreAsManyAsTheKernelsRuleMakesWhereThePlanSaysNone) {
   WaveSketch s(50.0);
   s.hardware.chip.cores = 10;
-  s.hardware.kernels.expert_layer = load_expert_layer("blackwell", test_support::configs());
+  s.hardware.kernels.expert_waves = std::get<kernels::ExpertWavesDesign>(
+      load_design("blackwell_expert_waves", test_support::configs()).design);
   // 1,024 tokens an expert are 6 token tiles of 20 weight tiles: one expert fills 10 cores twice.
   EXPECT_DOUBLE_EQ(s.time(Overlap::kWaves, 0), s.time(Overlap::kWaves, 10));
 }
@@ -462,10 +465,10 @@ struct FusedBlock {
     l.lower(ops, plan, hardware, rates, load_stack(stack, configs()));
     task::Timeline t;
     task::estimate(l.graph(), t);
-    ExpertLayerDesign design = hardware.kernels.expert_layer;
-    design.experts_per_wave = waves > 0 ? 48 / waves : 0;
+    Hardware other = hardware;
+    other.kernels.expert_waves.wave_experts = waves > 0 ? 48 / waves : 0;
     ExpertPricing pricing;
-    pricing.use(hardware, rates, design);
+    pricing.use(other, rates);
     const ExpertPlan closed{.schedule =
                                 pairwise ? ExpertSchedule::kPairwise : ExpertSchedule::kWaves};
     return {pricing.rank_time(layer, closed, rows()).seconds, t.total.value()};

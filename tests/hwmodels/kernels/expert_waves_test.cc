@@ -8,6 +8,7 @@
 #include <numeric>
 #include <vector>
 
+#include "hwmodels/designs.h"
 #include "hwmodels/tile/evaluate.h"
 #include "hwmodels/tile/recorder.h"
 #include "hwmodels/value/verify_expert_waves.h"
@@ -204,14 +205,72 @@ TEST(ExpertWavesKernel, WrongSlotsAndWeightsShowInTheNumbers) {
 }
 
 TEST(ExpertWavesKernel, WavesFillTheCoresTwiceAndTheirLastRoundBest) {
+  ExpertWavesDesign d = small_design();
+  d.wave_experts = 0;
+  const auto each = [&](std::int64_t local, double tokens) {
+    return experts_per_wave(d, local, tokens, 3072, 148.0);
+  };
   // 48 tiles an expert, 148 cores: 7 experts have 336 tiles, the first above 296. Of 7 to 14, 9
   // fill the last round best: 432 tiles are two rounds and 136.
-  EXPECT_EQ(experts_per_wave(48, 8.0, 48, 148.0), 9);
-  EXPECT_EQ(experts_per_wave(48, 0.75, 48, 148.0), 48);
-  EXPECT_EQ(experts_per_wave(4, 8.0, 48, 148.0), 4);
-  // One expert's tiles are enough.
-  EXPECT_EQ(experts_per_wave(48, 1000.0, 296, 148.0), 1);
-  EXPECT_EQ(experts_per_wave(48, 0.0, 0, 148.0), 48);
+  EXPECT_EQ(each(48, 8.0), 9);
+  EXPECT_EQ(each(48, 0.75), 48);
+  EXPECT_EQ(each(4, 8.0), 4);
+  // One expert's tiles are enough: 7 of tokens, 336 in all, fill 168 cores twice.
+  EXPECT_EQ(experts_per_wave(d, 48, 112.0, 3072, 168.0), 1);
+  EXPECT_EQ(each(48, 0.0), 48);
+  d.wave_experts = 5;
+  EXPECT_EQ(each(48, 8.0), 5);
+  EXPECT_EQ(each(4, 8.0), 4);
+}
+
+TEST(ExpertWavesKernel, TakesTheTileOfTheExpectedTokens) {
+  const DesignFile file = load_design("blackwell_expert_waves", test_support::configs());
+  const auto& d = std::get<ExpertWavesDesign>(file.design);
+  const auto tokens = [&](double expected) { return wave_tile(d, expected).tokens; };
+  EXPECT_EQ(tokens(0.1), 16);
+  EXPECT_EQ(tokens(8.5), 16);
+  EXPECT_EQ(tokens(8.51), 32);
+  EXPECT_EQ(tokens(16.5), 32);
+  EXPECT_EQ(tokens(32.5), 64);
+  EXPECT_EQ(tokens(64.5), 96);
+  EXPECT_EQ(tokens(96.5), 128);
+  EXPECT_EQ(tokens(96.51), 192);
+  EXPECT_EQ(tokens(1e6), 192);
+  // Of both products, also of experts that more tokens chose: all 64 tokens choose the first two.
+  std::vector<std::int64_t> counts(8);
+  counts[0] = counts[1] = 64;
+  const ExpertWavesProblem skewed{.tokens = 64,
+                                  .capacity = 64,
+                                  .choices = 2,
+                                  .experts = 8,
+                                  .hidden = 256,
+                                  .inner = 256,
+                                  .counts = counts};
+  const ExpertWavesKernel kernel(skewed, d, blackwell());
+  EXPECT_EQ(kernel.first().tile().tokens, 32);
+  EXPECT_EQ(kernel.second().tile().tokens, 32);
+}
+
+TEST(ExpertWavesKernel, DesignsListTilesInTheirOrder) {
+  const auto message = [](const std::string& tiles) {
+    const std::string text =
+        "wave_experts: 0\nahead: 1\ndispatch: pull\ndispatch_rows: 32\ndispatch_block: 4\n"
+        "dispatch_slots: 4\npairs: 64\nsingle_pairs: 128\npublish_rows: 64\nsum_columns: 2048\n"
+        "sum_slots: 3\nproduct:\n  tile_k: 128\n  stages: 8\n  tiles: " +
+        tiles + "\n";
+    try {
+      base::read_config<ExpertWavesDesign>(base::parse_yaml("d.yaml", text));
+    } catch (const base::ConfigError& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(message("[{ weights: 128, tokens: 16, max_tokens: 8 }, { weights: 128, tokens: 32 }]"),
+            "");
+  EXPECT_THAT(message("[{ weights: 128, tokens: 16 }, { weights: 128, tokens: 32 }]"),
+              testing::StartsWith("d.yaml:15:3: error: "));
+  EXPECT_THAT(message("[{ weights: 128, tokens: 16, min_tokens: 2 }]"),
+              testing::StartsWith("d.yaml:15:3: error: "));
 }
 
 TEST(ExpertWavesKernel, BalancedCountsSpreadEveryPair) {
@@ -283,8 +342,8 @@ ExpertWavesDesign large_design(DispatchForm form = DispatchForm::kPull) {
   ExpertWavesDesign d;
   d.dispatch = form;
   d.product.tiles = {{.weights = 128, .tokens = 16, .max_tokens = 16},
-                     {.weights = 128, .tokens = 64},
-                     {.weights = 128, .tokens = 128, .min_tokens = 65}};
+                     {.weights = 128, .tokens = 64, .max_tokens = 64},
+                     {.weights = 128, .tokens = 128}};
   d.product.accumulators = 2;
   d.product.persistent = true;
   return d;
