@@ -12,9 +12,6 @@ void describe(base::ConfigVisitor& v, ExpertLayerDesign& d) {
   v.text({"source", "id in configs/sources.yaml"}, d.source);
   v.integer({"communication_cores", "that move tokens and do not multiply", Need::kOptional},
             d.communication_cores, {.min = 0, .max = 1024});
-  v.integer({"kernels", "1: waves; 2: dispatch with the first product, the second with combine",
-             Need::kOptional},
-            d.kernels, {.min = 1, .max = 2});
   v.ranged({"handshake", "one exchange of all ranks beyond its bytes"}, d.handshake,
            UnitKind::kSeconds, base::kNonNegative);
   v.ranged({"short_row", "share of memory's rate for rows of weights shorter than a line",

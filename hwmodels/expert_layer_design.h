@@ -16,8 +16,6 @@ struct ExpertLayerDesign {
   std::string title{};
   std::string source{};
   std::int64_t communication_cores = 0;  // that move tokens and do not multiply
-  // 1: one kernel in waves. 2: dispatch with the first product, the second with combine.
-  std::int64_t kernels = 1;
   base::Ranged handshake{};  // s, of one exchange of all ranks beyond its bytes
   // Share of memory's rate that rows of weights shorter than a line reach.
   base::Ranged short_row{1.0, 1.0, 1.0};

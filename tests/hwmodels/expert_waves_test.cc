@@ -286,8 +286,8 @@ TEST(ExpertLayerDesign, RefusesWhatItCannotMean) {
   };
   EXPECT_THAT(message("name: d\ntitle: t\nsource: assumed\nhandshake: -1 us\n"),
               testing::StartsWith("d.yaml:4:12: error: "));
-  EXPECT_THAT(message("name: d\ntitle: t\nsource: assumed\nhandshake: 1 us\nkernels: 3\n"),
-              testing::StartsWith("d.yaml:5:10: error: "));
+  EXPECT_THAT(message("name: d\ntitle: t\nsource: assumed\nhandshake: 1 us\ninterference: 0.5\n"),
+              testing::StartsWith("d.yaml:5:15: error: "));
   // Tiles and waves are said once, by the kernel's design.
   EXPECT_THAT(message("name: d\ntitle: t\nsource: assumed\nhandshake: 1 us\nproducts: {}\n"),
               testing::StartsWith("d.yaml:5:1: error: unknown key 'products'"));
