@@ -296,7 +296,7 @@ Placement contiguous_placement(std::int64_t experts, std::int64_t ranks,
 Placement replicated_placement(std::span<const double> load, std::int64_t replicas,
                                std::int64_t ranks, std::int64_t ranks_per_node, bool by_node) {
   const auto experts = static_cast<std::int64_t>(load.size());
-  const Placement plain = contiguous_placement(experts, ranks, ranks_per_node);
+  Placement plain = contiguous_placement(experts, ranks, ranks_per_node);
   const std::int64_t nodes = by_node ? plain.nodes() : 1;
   const std::int64_t group = by_node ? plain.ranks_per_node : ranks;  // ranks that copy together
   if (replicas > experts * (std::min(group, ranks) - 1)) {
