@@ -19,7 +19,7 @@ enum class ScenarioKind : std::uint8_t { kContextSweep };
 struct ScenarioSystem {
   std::string name;
   std::string precision;  // configs/precision/<name>.yaml
-  std::string stack{};      // configs/stacks/<name>.yaml; empty: the scenario's
+  std::string stack{};    // configs/stacks/<name>.yaml; empty: the scenario's
 };
 
 struct ScenarioSpeculation {

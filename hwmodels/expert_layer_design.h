@@ -16,7 +16,7 @@ struct ExpertLayerDesign {
   std::string title{};
   std::string source{};
   std::int64_t communication_cores = 0;  // that move tokens and do not multiply
-  base::Ranged handshake{};  // s, of one exchange of all ranks beyond its bytes
+  base::Ranged handshake{};              // s, of one exchange of all ranks beyond its bytes
   // Share of memory's rate that rows of weights shorter than a line reach.
   base::Ranged short_row{1.0, 1.0, 1.0};
   // Memory and cache feed the same slots: together they take the `interference`-norm of their

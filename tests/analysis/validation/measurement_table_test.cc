@@ -215,8 +215,8 @@ TEST(MeasurementTable, ReadsAscendKernelsFromTheirShapes) {
 }
 
 TEST(MeasurementTable, AscendRowsThatSayTooLittleAreSkippedByName) {
-  const auto kernel = only<SkippedCase>(
-      kAscend + "Atlas A3,V4-Flash PyPTO hc_pre,B=64 S1=2,,,146,GB/s,\n");
+  const auto kernel =
+      only<SkippedCase>(kAscend + "Atlas A3,V4-Flash PyPTO hc_pre,B=64 S1=2,,,146,GB/s,\n");
   EXPECT_EQ(kernel.reason, "measured in GB/s; only times are compared");
   EXPECT_EQ(kernel.class_name, "mhc_pre");
   EXPECT_EQ(reason(kAscend + "Atlas A3,V4 hc_post eager (unfused),typical shape,,,20,us,\n"),
