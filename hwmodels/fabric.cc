@@ -88,22 +88,6 @@ LinkTime all_to_all(const Hardware& h, const Rates& rates, double bytes, std::in
   return out;
 }
 
-LinkTime all_reduce(const Hardware& h, const Rates& rates, double bytes, std::int64_t ranks) {
-  const double peers = static_cast<double>(ranks - 1);
-  const LinkTime one = all_to_all(h, rates, bytes * peers, ranks);
-  LinkTime two = all_to_all(h, rates, 2.0 * bytes * peers / static_cast<double>(ranks), ranks);
-  // The second shot waits for the first: one more flight and one more collective floor.
-  two.latency = ranks > 1 ? 2.0 * two.latency + rates.collective : 0.0;
-  const auto time = [&](const LinkTime& t) {
-    return std::max(t.scale_up, t.scale_out) + t.latency;
-  };
-  return time(one) <= time(two) ? one : two;
-}
-
-LinkTime all_gather(const Hardware& h, const Rates& rates, double bytes, std::int64_t ranks) {
-  return all_to_all(h, rates, bytes * static_cast<double>(ranks - 1), ranks);
-}
-
 LinkTime send(const Hardware& h, const Rates& rates, double bytes, std::int64_t stride) {
   LinkTime out;
   std::int64_t reach = 1;

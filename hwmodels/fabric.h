@@ -20,10 +20,6 @@ struct LinkTime {
 // UnsupportedError when the system has fewer devices.
 LinkTime all_to_all(const Hardware& hardware, const Rates& rates, double bytes, std::int64_t ranks);
 
-// The better of one-shot (everyone sends everything to everyone) and two-shot (reduce-scatter, then
-// all-gather).
-LinkTime all_reduce(const Hardware& hardware, const Rates& rates, double bytes, std::int64_t ranks);
-LinkTime all_gather(const Hardware& hardware, const Rates& rates, double bytes, std::int64_t ranks);
 // Neighbouring pipeline stages of `stride` ranks each.
 LinkTime send(const Hardware& hardware, const Rates& rates, double bytes, std::int64_t stride);
 

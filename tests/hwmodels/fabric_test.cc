@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "hwmodels/collectives.h"
 #include "hwmodels/fabric_graph.h"
 #include "tests/hwmodels/fixtures.h"
 #include "tests/sim/base/test_support.h"
@@ -151,10 +152,10 @@ TEST(AllToAll, TheSlowestDimensionOfAKindDecides) {
 
 TEST(AllReduce, SmallVectorsGoInOneShotAndLargeOnesInTwo) {
   const Hardware h = with({dimension(LinkTopology::kSwitch, 8, 450)});
-  const LinkTime small = all_reduce(h, kPerfect, 1e3, 8);
+  const LinkTime small = fused_collective(h, kPerfect, CollectiveOp::kAllReduce, 1e3, 8).links;
   EXPECT_DOUBLE_EQ(small.scale_up, 7e3 / 450e9);  // everything to seven others
   EXPECT_DOUBLE_EQ(small.latency, 1e-6);
-  const LinkTime large = all_reduce(h, kPerfect, 100e6, 8);
+  const LinkTime large = fused_collective(h, kPerfect, CollectiveOp::kAllReduce, 100e6, 8).links;
   EXPECT_DOUBLE_EQ(large.scale_up, 2.0 * 100e6 * 7.0 / 8.0 / 450e9);
   EXPECT_GE(large.latency, 2e-6);
 }
@@ -173,13 +174,16 @@ TEST(AllReduce, AnEighthMoreBytesNeverTakesLess) {
 }
 
 TEST(AllReduce, OneRankIsFree) {
-  const LinkTime t = all_reduce(two_meshes(), kPerfect, kMegabyte, 1);
+  const LinkTime t =
+      fused_collective(two_meshes(), kPerfect, CollectiveOp::kAllReduce, kMegabyte, 1).links;
   EXPECT_EQ(t.scale_up + t.scale_out + t.latency, 0.0);
 }
 
 TEST(AllGather, EveryRankSendsItsPartToAllOthers) {
   const Hardware h = with({dimension(LinkTopology::kSwitch, 8, 450)});
-  EXPECT_DOUBLE_EQ(all_gather(h, kPerfect, kMegabyte, 8).scale_up, 7e6 / 450e9);
+  EXPECT_DOUBLE_EQ(
+      fused_collective(h, kPerfect, CollectiveOp::kAllGather, 8 * kMegabyte, 8).links.scale_up,
+      7e6 / 450e9);
 }
 
 TEST(Send, UsesOneLinkOfTheDimensionInWhichTheNeighbourLies) {
